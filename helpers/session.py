@@ -1,0 +1,299 @@
+"""Choose the cloud, once: `connect()` is the only place that knows local from google.
+
+After it, every call is the same google-api-python-client request; only the address and the
+credentials in the session differ.
+"""
+
+import importlib.util
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_auth_httplib2
+import httplib2
+from google.auth.credentials import Credentials
+from googleapiclient.discovery import Resource, build_from_document
+from googleapiclient.discovery_cache import get_static_doc
+from googleapiclient.errors import HttpError
+
+from helpers.errors import CloudError, LocalCloudError, SettingError, near
+
+VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other service: v1
+SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+RETRIES = 5
+RETRIED = {408, 429, 500, 502, 503, 504}
+_last: "Session | None" = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where calls go, and as whom.
+
+    `endpoint` is "" for Google's own hosts; any other address (the local cloud's) takes every call.
+    """
+
+    cloud: str
+    project: str
+    location: str
+    bucket: str
+    endpoint: str = ""
+    credentials: Credentials = field(default=None, repr=False, compare=False)
+    _services: dict = field(default_factory=dict, repr=False, compare=False)
+    _threads: Any = field(default_factory=threading.local, repr=False, compare=False)
+
+    @property
+    def parent(self) -> str:
+        """`projects/P/locations/L`, the parent of every regional resource."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    def root(self, api: str) -> str:
+        """The address of a service, without a slash at its end."""
+        regional = f"{self.location}-" if api == "aiplatform" else ""
+        return self.endpoint or f"https://{regional}{api}.googleapis.com"
+
+    def service(self, api: str, version: str = "") -> Resource:
+        """The client of a service, built once from the bundled discovery document."""
+        version = version or VERSIONS.get(api, "v1")
+        if (api, version) not in self._services:
+            document = json.loads(get_static_doc(api, version))
+            # Media uploads ignore api_endpoint; only a rewritten document sends them elsewhere.
+            document["rootUrl"] = self.root(api) + "/"
+            document["baseUrl"] = document["rootUrl"] + document["servicePath"]
+            document.pop("mtlsRootUrl", None)
+            self._services[api, version] = build_from_document(document, http=self.http())
+        return self._services[api, version]
+
+    def http(self) -> google_auth_httplib2.AuthorizedHttp:
+        """This thread's own connection: httplib2 must not be shared between threads."""
+        if not hasattr(self._threads, "http"):
+            plain = httplib2.Http(timeout=600)
+            plain.redirect_codes -= {308}  # 308 is how a resumable upload says "go on"
+            self._threads.http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=plain)
+        return self._threads.http
+
+    def call(self, request, *, repeatable: bool | None = None) -> Any:
+        """Run one request of a service and give the answer's JSON.
+
+        Args:
+            request: what a service's method returned; it has not been sent yet.
+            repeatable: try again after a transient failure. Default: for everything but POST,
+                because a POST may have taken effect before its answer was lost.
+        Raises:
+            CloudError: the service refused, or did not answer; its own words are in the message.
+        """
+        again = request.method != "POST" if repeatable is None else repeatable
+        for attempt in range(RETRIES + 1 if again else 1):
+            try:
+                return request.execute(http=self.http())
+            except HttpError as error:
+                failure = _refusal(error, request)
+                wait_s = float(error.resp.get("retry-after") or random.random() * 2**attempt)  # noqa: S311
+                if failure.status not in RETRIED:
+                    raise failure from error
+                cause: Exception = error
+            except (OSError, httplib2.HttpLib2Error) as error:
+                self._threads.__dict__.pop("http", None)
+                failure = CloudError(
+                    f"{request.methodId}: no answer from {self.root('')} ({error}).",
+                    method=request.methodId,
+                )
+                wait_s, cause = random.random() * 2**attempt, error  # noqa: S311
+            if attempt < RETRIES and again:
+                time.sleep(min(wait_s, 30))
+        raise failure from cause
+
+    def wait(self, operation: dict, *, api: str = "aiplatform", said=None) -> dict:
+        """Wait for a long-running operation, however long it takes, and give its response."""
+        service, pause_s = self.service(api).projects().locations().operations(), 0.05
+        while not operation.get("done"):
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 5)
+            if said:
+                said(operation)
+            operation = self.call(service.get(name=operation["name"]))
+        if "error" in operation:
+            problem = operation["error"]
+            raise CloudError(problem.get("message", "unknown"), status=problem.get("code", 0))
+        return operation.get("response", {})
+
+    def list(self, collection, key: str, **arguments) -> list[dict]:
+        """Every item of a paged list call."""
+        items, request = [], collection.list(**arguments)
+        while request is not None:
+            answer = self.call(request, repeatable=True)
+            items += answer.get(key, [])
+            request = collection.list_next(request, answer)
+        return items
+
+
+def connect(
+    cloud: str = "local",
+    *,
+    project: str = "",
+    location: str = "",
+    bucket: str | None = None,
+    endpoint: str = "",
+    credentials: Credentials | None = None,
+) -> Session:
+    """Open a session on the local cloud (free, offline) or on Google Cloud.
+
+    Args:
+        cloud: "local" or "google". Google must be asked for by name.
+        project: project id; "" takes GOOGLE_CLOUD_PROJECT ("local" on the local cloud).
+        location: region; "" takes us-central1.
+        bucket: bucket for everything this project stores; "" takes "<project>-bucket".
+        endpoint: an address that takes every call in place of Google's hosts.
+        credentials: who calls; default: sign-in of Colab, else Application Default Credentials.
+    Raises:
+        SettingError: an argument is not usable; nothing was contacted.
+        LocalCloudError: the local cloud did not start.
+    """
+    global _last
+    if cloud not in ("local", "google"):
+        raise SettingError(f'CLOUD="{cloud}" is unknown.{near(cloud, ["local", "google"])}')
+    location = location or "us-central1"
+    if cloud == "local":
+        project = project or "local"
+        state = _local_cloud()
+        endpoint = state["url"]
+        from google.oauth2.credentials import Credentials as Token
+
+        credentials = Token(token=state["token"])
+        bucket = bucket or f"{project}-bucket"
+    else:
+        project = project or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
+        where = "Set it in the parameters cell, or use CLOUD=\"local\"."
+        if not project:
+            raise SettingError(f'CLOUD="google" needs a project; got PROJECT="". {where}')
+        if bucket is None:
+            raise SettingError(f'CLOUD="google" needs a bucket; got none. {where}')
+        bucket = bucket or f"{project}-bucket"
+        credentials = credentials or _sign_in(project)
+    _check_names(project, location, bucket)
+    session = Session(cloud, project, location, bucket, endpoint.rstrip("/"), credentials)
+    if cloud == "local":
+        from helpers import storage
+
+        storage.create_bucket(session)
+    _last = session
+    return session
+
+
+def last() -> Session:
+    """The session of the last `connect()`, for the calls of the 2020 article that name none."""
+    if _last is None:
+        raise SettingError('No session yet. Run session = helpers.connect("local") first.')
+    return _last
+
+
+def from_environment() -> Session:
+    """The session of a training container: the cloud that started it."""
+    if "LOCAL_CLOUD_DIR" in os.environ:
+        return connect("local", project=os.environ.get("LOCAL_CLOUD_PROJECT", ""))
+    return connect(
+        "google",
+        project=os.environ.get("CLOUD_ML_PROJECT_ID", ""),
+        location=os.environ.get("CLOUD_ML_REGION", ""),
+        bucket="",
+    )
+
+
+def project_root() -> Path:
+    """The nearest folder at or above the working one that holds a project, else the working one."""
+    here = Path.cwd().resolve()
+    for folder in [here, *here.parents]:
+        if any((folder / mark).exists() for mark in ("pyproject.toml", ".git", ".local-cloud")):
+            return folder
+    return here
+
+
+def _check_names(project: str, location: str, bucket: str) -> None:
+    for what, value, pattern, shape in [
+        ("PROJECT", project, r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]|\d+", "6-30 of a-z 0-9 -"),
+        ("LOCATION", location, r"[a-z]+(-[a-z]+)+\d+", "a region such as us-central1"),
+        ("BUCKET", bucket, r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", "3-63 of a-z 0-9 . _ -"),
+    ]:
+        if not re.fullmatch(pattern, value):
+            raise SettingError(f'{what}="{value}" is not usable; expected {shape}.')
+
+
+def _sign_in(project: str) -> Credentials:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+
+    if "google.colab" in sys.modules:
+        from google.colab import auth
+
+        auth.authenticate_user(project_id=project)
+    try:
+        return google.auth.default(scopes=SCOPES)[0]
+    except DefaultCredentialsError as error:
+        raise SettingError(
+            "CLOUD=\"google\" found nobody signed in. Run `gcloud auth application-default login` "
+            "in a terminal, open this notebook in Colab, or use CLOUD=\"local\"."
+        ) from error
+
+
+def _refusal(error: HttpError, request) -> CloudError:
+    text = error.reason or error.content.decode(errors="replace")[:500]
+    return CloudError(
+        f"{request.methodId} answered {error.status_code}: {text} ({request.uri.split('?')[0]})",
+        status=error.status_code,
+        method=request.methodId,
+    )
+
+
+def _local_cloud() -> dict:
+    """The address and token of the local cloud; starts one when none answers."""
+    folder = Path(os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud").resolve()
+    running = _answering(folder)
+    if running:
+        return running
+    missing = [name for name in ("uvicorn", "starlette", "orjson") if not importlib.util.find_spec(name)]
+    if missing:
+        raise LocalCloudError(
+            f"The local cloud needs {', '.join(missing)}. "
+            'Install them with: pip install "colab-to-cloud[local]"'
+        )
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(folder / "emulator.log", "ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "helpers.emulator", "serve", "--state", str(folder)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            )
+    except OSError as error:
+        raise LocalCloudError(
+            f"The local cloud can't write its state folder {folder} ({error.strerror}). "
+            "Name another one in the environment variable LOCAL_CLOUD_DIR."
+        ) from error
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        running = _answering(folder)
+        if running:
+            return running
+        if process.poll() is not None:
+            break
+        time.sleep(0.02)
+    log = (folder / "emulator.log").read_text(errors="replace")[-2000:]
+    raise LocalCloudError(f"The local cloud in {folder} did not start. {log.strip() or 'No log.'}")
+
+
+def _answering(folder: Path) -> dict | None:
+    try:
+        state = json.loads((folder / "emulator.json").read_text())
+        headers = {"Authorization": f"Bearer {state['token']}"}
+        url = f"{state['url']}/storage/v1/b?project=local"
+        answer, _ = httplib2.Http(timeout=5).request(url, headers=headers)
+        return state if answer.status == 200 else None
+    except (OSError, ValueError, KeyError, httplib2.HttpLib2Error):
+        return None

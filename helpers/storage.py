@@ -1,0 +1,218 @@
+"""gs:// ⇄ files, checked by crc32c, resumable above 8 MiB, with progress."""
+
+import base64
+import io
+import mimetypes
+from collections.abc import Callable
+from pathlib import Path
+
+import google_crc32c
+from googleapiclient.http import MediaFileUpload, MediaIoBaseDownload, MediaIoBaseUpload
+
+from helpers.errors import CloudError, NotFoundError, SettingError
+from helpers.session import Session
+
+CHUNK_BYTES = 8 * 2**20
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """`gs://bucket/a/b` → (`bucket`, `a/b`)."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    if not uri.startswith("gs://") or not bucket:
+        raise SettingError(f'"{uri}" is not a bucket address; expected gs://BUCKET/NAME.')
+    return bucket, name
+
+
+def create_bucket(session: Session) -> bool:
+    """Make the session's bucket, closed to the public, unless it exists; True if it was made.
+
+    Source: storage v1 buckets.insert
+    """
+    buckets = session.service("storage").buckets()
+    try:
+        session.call(buckets.get(bucket=session.bucket))
+        return False
+    except CloudError as error:
+        if error.status != 404:
+            raise
+    access = {
+        "uniformBucketLevelAccess": {"enabled": True},
+        "publicAccessPrevention": "enforced",
+    }
+    body = {
+        "name": session.bucket,
+        "location": session.location,
+        "iamConfiguration": access,
+        "labels": {"made-by": "colab-to-cloud"},
+    }
+    try:
+        session.call(buckets.insert(project=session.project, body=body), repeatable=True)
+    except CloudError as error:
+        if error.status != 409:  # 409: another notebook was faster
+            raise
+    return True
+
+
+def upload_file(session: Session, path: str | Path, uri: str) -> str:
+    """Store one file; the service's checksum must equal ours.
+
+    Raises:
+        CloudError: refused, or damaged on the way (the object is removed).
+    """
+    path = Path(path)
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    size_bytes = path.stat().st_size
+    media = MediaFileUpload(
+        str(path), kind, chunksize=CHUNK_BYTES, resumable=size_bytes > CHUNK_BYTES
+    )
+    return _insert(session, uri, media, _crc32c(path), size_bytes)
+
+
+def write_bytes(session: Session, content: bytes, uri: str) -> str:
+    """Store bytes as one object."""
+    media = MediaIoBaseUpload(io.BytesIO(content), "application/octet-stream")
+    checksum = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    return _insert(session, uri, media, checksum, len(content))
+
+
+def upload_folder(
+    session: Session, folder: str | Path, uri: str, *, last: str = "saved_model.pb"
+) -> str:
+    """Store every file below a folder; files named `last` go last, so that a broken upload of a
+    model is never taken for a model."""
+    folder, uri = Path(folder), uri.rstrip("/")
+    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: (f.name == last, f))
+    for file in files:
+        upload_file(session, file, f"{uri}/{file.relative_to(folder).as_posix()}")
+    return uri + "/"
+
+
+def download_file(session: Session, uri: str, path: str | Path) -> Path:
+    """Fetch one object; the file appears only when it is whole and its checksum right."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as sink:
+        expected = _get(session, uri, sink)
+    found = _crc32c(part)
+    if expected and found != expected:
+        part.unlink()
+        raise CloudError(f"{uri} arrived damaged (crc32c {found}, expected {expected}). Try again.")
+    return part.replace(path)
+
+
+def download_folder(session: Session, uri: str, folder: str | Path) -> Path:
+    """Fetch every object below a prefix."""
+    prefix = uri.rstrip("/") + "/"
+    for found in list_uris(session, prefix):
+        download_file(session, found, Path(folder) / found.removeprefix(prefix))
+    return Path(folder)
+
+
+def read_bytes(session: Session, uri: str) -> bytes:
+    """The content of one object."""
+    sink = io.BytesIO()
+    expected, content = _get(session, uri, sink), sink.getvalue()
+    found = base64.b64encode(google_crc32c.Checksum(content).digest()).decode()
+    if expected and found != expected:
+        raise CloudError(f"{uri} arrived damaged (crc32c {found}, expected {expected}). Try again.")
+    return content
+
+
+def list_uris(session: Session, uri: str) -> list[str]:
+    """The addresses of all objects whose name starts as `uri` does."""
+    bucket, prefix = split_uri(uri)
+    objects = session.service("storage").objects()
+    found = session.list(objects, "items", bucket=bucket, prefix=prefix, fields="items/name,nextPageToken")
+    return [f"gs://{bucket}/{item['name']}" for item in found]
+
+
+def delete(session: Session, uri: str) -> int:
+    """Remove one object, or all below a prefix that ends in `/`; the number removed."""
+    uris = list_uris(session, uri) if uri.endswith("/") else [uri]
+    objects = session.service("storage").objects()
+    for found in uris:
+        bucket, name = split_uri(found)
+        try:
+            session.call(objects.delete(bucket=bucket, object=name))
+        except CloudError as error:
+            if error.status != 404:
+                raise
+    return len(uris)
+
+
+def _insert(session: Session, uri: str, media, checksum: str, size_bytes: int) -> str:
+    bucket, name = split_uri(uri)
+    objects = session.service("storage").objects()
+    request = objects.insert(bucket=bucket, name=name, media_body=media)
+    if media.resumable():
+        with progress(f"upload {Path(name).name}", size_bytes) as said:
+            found = None
+            while found is None:
+                status, found = request.next_chunk(http=session.http(), num_retries=5)
+                said(status.resumable_progress if status else size_bytes)
+    else:
+        found = session.call(request, repeatable=True)
+    if found["crc32c"] != checksum:
+        delete(session, uri)
+        raise CloudError(f"{uri} was damaged on the way (crc32c {found['crc32c']}). Try again.")
+    return uri
+
+
+def _get(session: Session, uri: str, sink) -> str:
+    """Write an object's content to `sink`; its crc32c."""
+    bucket, name = split_uri(uri)
+    objects = session.service("storage").objects()
+    try:
+        about = session.call(objects.get(bucket=bucket, object=name))
+    except CloudError as error:
+        if error.status == 404:
+            raise NotFoundError(f"{uri} does not exist.") from error
+        raise
+    size_bytes = int(about["size"])
+    if size_bytes:
+        request = objects.get_media(bucket=bucket, object=name, generation=about["generation"])
+        download = MediaIoBaseDownload(sink, _with_http(request, session), chunksize=CHUNK_BYTES)
+        with progress(f"download {Path(name).name}", size_bytes) as said:
+            done = False
+            while not done:
+                status, done = download.next_chunk(num_retries=5)
+                said(status.resumable_progress)
+    return about.get("crc32c", "")
+
+
+def _with_http(request, session: Session):
+    request.http = session.http()
+    return request
+
+
+def _crc32c(path: Path) -> str:
+    checksum = google_crc32c.Checksum()
+    with open(path, "rb") as file:
+        for _ in checksum.consume(file, CHUNK_BYTES):
+            pass
+    return base64.b64encode(checksum.digest()).decode()
+
+
+class progress:  # noqa: N801 - used like a function, as open() is
+    """A bar for transfers that take a while; small ones stay silent.
+
+    Gives a function that takes the bytes done so far.
+    """
+
+    def __init__(self, what: str, size_bytes: int):
+        self.what, self.size_bytes = what, size_bytes
+
+    def __enter__(self) -> Callable[[int], None]:
+        import sys
+
+        from tqdm import tqdm
+
+        self.bar = tqdm(
+            total=self.size_bytes, desc=self.what, unit="B", unit_scale=True, file=sys.stdout,
+            disable=self.size_bytes <= CHUNK_BYTES, mininterval=0.5,
+        )
+        return lambda done: self.bar.update(done - self.bar.n)
+
+    def __exit__(self, *_) -> None:
+        self.bar.close()
