@@ -10,7 +10,6 @@ import types
 
 _HOME = {
     "Session": "session",
-    "batch_predict": "predict",
     "batches": "model",
     "cleanup": "costs",
     "connect": "session",

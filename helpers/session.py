@@ -30,6 +30,15 @@ VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other servic
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 RETRIES = 5
 RETRIED = {408, 429, 500, 502, 503, 504}
+# Where a person looks, by kind of thing; {p} project, {l} region, {x} id.
+CONSOLE = {
+    "job": "https://console.cloud.google.com/vertex-ai/locations/{l}/training/{x}?project={p}",
+    "model": "https://console.cloud.google.com/vertex-ai/models/locations/{l}/models/{x}?project={p}",
+    "endpoint": "https://console.cloud.google.com/vertex-ai/locations/{l}/endpoints/{x}?project={p}",
+    "bucket": "https://console.cloud.google.com/storage/browser/{x}?project={p}",
+    "build": "https://console.cloud.google.com/cloud-build/builds;region={l}/{x}?project={p}",
+    "billing": "https://console.cloud.google.com/billing?project={p}",
+}
 _last: "Session | None" = None
 
 
@@ -95,29 +104,26 @@ class Session:
                 return request.execute(http=self.http())
             except HttpError as error:
                 failure = _refusal(error, request)
-                wait_s = float(error.resp.get("retry-after") or random.random() * 2**attempt)  # noqa: S311
                 if failure.status not in RETRIED:
                     raise failure from error
-                cause: Exception = error
+                cause, retry_after = error, error.resp.get("retry-after", "")
             except (OSError, httplib2.HttpLib2Error) as error:
                 self._threads.__dict__.pop("http", None)
                 failure = CloudError(
                     f"{request.methodId}: no answer from {self.root('')} ({error}).",
                     method=request.methodId,
                 )
-                wait_s, cause = random.random() * 2**attempt, error  # noqa: S311
+                cause, retry_after = error, ""
             if attempt < RETRIES and again:
-                time.sleep(min(wait_s, 30))
+                pause(attempt, retry_after)
         raise failure from cause
 
-    def wait(self, operation: dict, *, api: str = "aiplatform", said=None) -> dict:
+    def wait(self, operation: dict, *, api: str = "aiplatform") -> dict:
         """Wait for a long-running operation, however long it takes, and give its response."""
         service, pause_s = self.service(api).projects().locations().operations(), 0.05
         while not operation.get("done"):
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 5)
-            if said:
-                said(operation)
             operation = self.call(service.get(name=operation["name"]))
         if "error" in operation:
             problem = operation["error"]
@@ -170,7 +176,7 @@ def connect(
         bucket = bucket or f"{project}-bucket"
     else:
         project = project or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
-        where = "Set it in the parameters cell, or use CLOUD=\"local\"."
+        where = 'Set it in the parameters cell, or use CLOUD="local".'
         if not project:
             raise SettingError(f'CLOUD="google" needs a project; got PROJECT="". {where}')
         if bucket is None:
@@ -206,6 +212,19 @@ def from_environment() -> Session:
     )
 
 
+def pause(attempt: int, retry_after: str = "") -> None:
+    """Wait before another try: what the service asks for, else a random share of 2**attempt s."""
+    asked_s = float(retry_after) if retry_after.isdigit() else 0
+    time.sleep(min(asked_s or random.random() * 2**attempt, 30))  # noqa: S311 - only jitter
+
+
+def console(session: Session, kind: str, name: str) -> str:
+    """The page of Google's console that shows a resource; on the local cloud, its API address."""
+    if session.endpoint:
+        return f"{session.endpoint}/v1/{session.parent}/{kind}s/{name}"
+    return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
+
+
 def project_root() -> Path:
     """The nearest folder at or above the working one that holds a project, else the working one."""
     here = Path.cwd().resolve()
@@ -217,7 +236,12 @@ def project_root() -> Path:
 
 def _check_names(project: str, location: str, bucket: str) -> None:
     for what, value, pattern, shape in [
-        ("PROJECT", project, r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]|\d+", "6-30 of a-z 0-9 -"),
+        (
+            "PROJECT",
+            project,
+            r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]|\d+",
+            "6-30 of a-z 0-9 -",
+        ),
         ("LOCATION", location, r"[a-z]+(-[a-z]+)+\d+", "a region such as us-central1"),
         ("BUCKET", bucket, r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", "3-63 of a-z 0-9 . _ -"),
     ]:
@@ -237,8 +261,8 @@ def _sign_in(project: str) -> Credentials:
         return google.auth.default(scopes=SCOPES)[0]
     except DefaultCredentialsError as error:
         raise SettingError(
-            "CLOUD=\"google\" found nobody signed in. Run `gcloud auth application-default login` "
-            "in a terminal, open this notebook in Colab, or use CLOUD=\"local\"."
+            'CLOUD="google" found nobody signed in. Run `gcloud auth application-default login` '
+            'in a terminal, open this notebook in Colab, or use CLOUD="local".'
         ) from error
 
 
@@ -257,7 +281,9 @@ def _local_cloud() -> dict:
     running = _answering(folder)
     if running:
         return running
-    missing = [name for name in ("uvicorn", "starlette", "orjson") if not importlib.util.find_spec(name)]
+    missing = [
+        name for name in ("uvicorn", "starlette", "orjson") if not importlib.util.find_spec(name)
+    ]
     if missing:
         raise LocalCloudError(
             f"The local cloud needs {', '.join(missing)}. "
@@ -268,7 +294,10 @@ def _local_cloud() -> dict:
         with open(folder / "emulator.log", "ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "helpers.emulator", "serve", "--state", str(folder)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
             )
     except OSError as error:

@@ -123,7 +123,9 @@ def list_uris(session: Session, uri: str) -> list[str]:
     """The addresses of all objects whose name starts as `uri` does."""
     bucket, prefix = split_uri(uri)
     objects = session.service("storage").objects()
-    found = session.list(objects, "items", bucket=bucket, prefix=prefix, fields="items/name,nextPageToken")
+    found = session.list(
+        objects, "items", bucket=bucket, prefix=prefix, fields="items/name,nextPageToken"
+    )
     return [f"gs://{bucket}/{item['name']}" for item in found]
 
 
@@ -209,8 +211,13 @@ class progress:  # noqa: N801 - used like a function, as open() is
         from tqdm import tqdm
 
         self.bar = tqdm(
-            total=self.size_bytes, desc=self.what, unit="B", unit_scale=True, file=sys.stdout,
-            disable=self.size_bytes <= CHUNK_BYTES, mininterval=0.5,
+            total=self.size_bytes,
+            desc=self.what,
+            unit="B",
+            unit_scale=True,
+            file=sys.stdout,
+            disable=self.size_bytes <= CHUNK_BYTES,
+            mininterval=0.5,
         )
         return lambda done: self.bar.update(done - self.bar.n)
 

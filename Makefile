@@ -1,0 +1,58 @@
+# Everything a newcomer needs: `make run`, then `make test`. Each sets up what it needs by itself.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3 python; do $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+EPOCHS ?= 50
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: .venv/.ready ## Make .venv from the lock file (again when the lock changes)
+.venv/.ready: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 with venv found. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON) (about two minutes, once) …"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## Drive the whole road on the local cloud (EPOCHS=50)
+	@$(BIN)/python .ci/road.py EPOCHS=$(EPOCHS)
+
+test: setup ## Run the tests, in random order, on every core
+	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+lint: setup ## Check code and notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python .ci/links.py --check
+	@$(BIN)/python .ci/generate_notebooks.py --check
+	@$(BIN)/python .ci/lint_notebooks.py
+
+bench: setup ## Measure against the rivals; writes docs/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+soak: setup ## The long forms of the tests
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m soak --override-ini "addopts=--strict-markers -ra"
+
+stop: ## End the local cloud
+	@test ! -d .local-cloud -o ! -x $(BIN)/python || $(BIN)/python -m helpers.emulator stop --state .local-cloud
+
+clean: stop ## Remove what the project made: .venv, outputs, the local cloud's state, caches
+	rm -rf .venv .venv-latest outputs .local-cloud dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+lock: ## Refresh requirements.lock (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --constraint .ci/colab.txt requirements.txt --output-file requirements.lock
+
+test-latest: ## Run the tests on the newest versions of everything
+	@$(PYTHON) -m venv .venv-latest
+	@.venv-latest/bin/python -m pip install --quiet --upgrade -r requirements.txt
+	@.venv-latest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@SERVING_VERSION=99.0.0 .venv-latest/bin/python -m pytest -n auto --dist worksteal
+
+links: setup ## Write badges and bootstrap cells from pyproject.toml
+	@$(BIN)/python .ci/links.py
+
+notebooks: setup ## Write the generated notebooks (quickstart, snippets)
+	@$(BIN)/python .ci/generate_notebooks.py
+
+.PHONY: help setup run test lint bench soak stop clean lock test-latest links notebooks

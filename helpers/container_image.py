@@ -1,0 +1,200 @@
+"""The images a project needs, built by Cloud Build, kept in Artifact Registry.
+
+The environment image is named by a hash of everything in it (Dockerfile, pinned requirements,
+this package), so a second submit builds nothing. The notebook and its parameters are not in it.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import tarfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from helpers import storage
+from helpers.errors import CloudError, SettingError
+from helpers.session import Session
+
+REPOSITORY = "colab-to-cloud"
+LABELS = {"made-by": "colab-to-cloud"}
+DISTRIBUTION = "colab-to-cloud"
+
+# The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.
+SERVING_VERSION = "2.20.0"
+SERVING_DOCKERFILE = "FROM tensorflow/serving:{version}\n"
+ENVIRONMENT_DOCKERFILE = """\
+FROM tensorflow/tensorflow:{version}{variant}
+WORKDIR /app
+COPY requirements.txt requirements.txt
+RUN pip install --no-cache-dir --no-deps -r requirements.txt
+COPY helpers helpers
+ENV PYTHONPATH=/app
+ENTRYPOINT ["python", "-m", "helpers.container_main"]
+"""
+# What looks like a credential never enters an image, a package or the bucket.
+CREDENTIALS = re.compile(
+    r"(^|/)(\.env.*|.*\.pem|.*\.p12|.*\.key|.*key.*\.json|.*credential.*|.*secret.*|id_rsa.*"
+    r"|\.netrc|\.git|\.ssh|\.config)($|/)",
+    re.IGNORECASE,
+)
+
+
+def environment_image(session: Session, *, accelerator: str | None = None) -> str:
+    """The image training jobs run in; built when nothing with this content exists yet.
+
+    Args:
+        accelerator: with one, TensorFlow's GPU variant.
+    Returns:
+        `LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/environment:HASH`
+    Raises:
+        CloudError: the build failed; its last log lines are in the message.
+    """
+    version, variant = metadata.version(_tensorflow()), "-gpu" if accelerator else ""
+    files = {
+        "Dockerfile": ENVIRONMENT_DOCKERFILE.format(version=version, variant=variant).encode(),
+        "requirements.txt": requirements().encode(),
+    }
+    package = Path(__file__).parent
+    for path in sorted(package.glob("*.py")):
+        files[f"helpers/{path.name}"] = path.read_bytes()
+    return ensure(session, "environment", files)
+
+
+def serving_version() -> str:
+    """TensorFlow Serving's release; the environment variable SERVING_VERSION names another."""
+    return os.environ.get("SERVING_VERSION", SERVING_VERSION)
+
+
+def serving_image(session: Session) -> str:
+    """TensorFlow Serving, copied into the project's own repository."""
+    files = {"Dockerfile": SERVING_DOCKERFILE.format(version=serving_version()).encode()}
+    return ensure(session, "serving", files)
+
+
+def requirements() -> str:
+    """What the job installs: this environment's own versions, pinned.
+
+    A job runs what its author prototyped with. TensorFlow itself comes with the base image.
+    """
+    skipped = {"tensorflow", "tensorflow-cpu", DISTRIBUTION}
+    pinned: dict[str, str] = {}
+    todo = [
+        line
+        for line in metadata.requires(DISTRIBUTION) or []
+        if "extra ==" not in line or line.startswith(("keras", "tensorboard"))
+    ]
+    while todo:
+        requirement = Requirement(todo.pop())
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        extras = [{"extra": extra} for extra in ("", "tensorflow", *requirement.extras)]
+        wanted = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
+        if not wanted or name in pinned or name in skipped:
+            continue
+        pinned[name] = metadata.version(name)
+        todo += [line for line in metadata.requires(name) or [] if "extra ==" not in line]
+    return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
+
+
+def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
+    """The image made of these files; built only when its content hash is not there yet."""
+    refused = [path for path in files if CREDENTIALS.search(path)]
+    if refused:
+        raise SettingError(
+            f"{', '.join(refused)} looks like a credential and stays out of the image."
+        )
+    package = pack(files)
+    tag = hashlib.sha256(package).hexdigest()[:16]
+    repository = f"{session.parent}/repositories/{REPOSITORY}"
+    image = f"{session.location}-docker.pkg.dev/{session.project}/{REPOSITORY}/{name}:{tag}"
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    tag_name = f"{repository}/packages/{name}/tags/{tag}"
+    try:
+        session.call(repositories.packages().tags().get(name=tag_name))
+        print(f"Image {name}:{tag} is there already; nothing to build.")
+        return image
+    except CloudError as error:
+        if error.status != 404:
+            raise
+    create_repository(session)
+    source = f"images/{name}-{tag}.tgz"
+    storage.write_bytes(session, package, f"gs://{session.bucket}/{source}")
+    _build(session, image, source)
+    return image
+
+
+def create_repository(session: Session) -> bool:
+    """Make the project's Artifact Registry repository unless it exists; True if it was made."""
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    body = {"format": "DOCKER", "labels": LABELS}
+    request = repositories.create(parent=session.parent, repositoryId=REPOSITORY, body=body)
+    try:
+        session.wait(session.call(request, repeatable=True), api="artifactregistry")
+        return True
+    except CloudError as error:
+        if error.status != 409:
+            raise
+        return False
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    """A .tgz whose bytes depend on nothing but the files."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(files):
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(files[path]), 0o644
+            tar.addfile(member, io.BytesIO(files[path]))
+    return gzip.compress(raw.getvalue(), mtime=0)
+
+
+def _build(session: Session, image: str, source: str) -> None:
+    builds = session.service("cloudbuild").projects().locations().builds()
+    steps = [{"name": "gcr.io/cloud-builders/docker", "args": ["build", "-t", image, "."]}]
+    body = {
+        "source": {"storageSource": {"bucket": session.bucket, "object": source}},
+        "steps": steps,
+        "images": [image],
+        "timeout": "1800s",
+        "options": {"logging": "CLOUD_LOGGING_ONLY"},
+        "tags": [DISTRIBUTION],
+    }
+    started = session.call(builds.create(parent=session.parent, body=body))
+    build, pause_s, shown = started["metadata"]["build"], 0.1, ""
+    name = f"{session.parent}/builds/{build['id']}"
+    start = time.monotonic()
+    while build["status"] in ("PENDING", "QUEUED", "WORKING"):
+        if build["status"] != shown:
+            shown = build["status"]
+            print(
+                f"build {build['id'][:8]} {shown} {time.monotonic() - start:.0f} s {build.get('logUrl', '')}"
+            )
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 5)
+        build = session.call(builds.get(name=name))
+    print(f"build {build['id'][:8]} {build['status']} {time.monotonic() - start:.0f} s")
+    if build["status"] != "SUCCESS":
+        log = f'resource.type="build" AND resource.labels.build_id="{build["id"]}"'
+        body = {"resourceNames": [f"projects/{session.project}"], "filter": log, "pageSize": 1000}
+        entries = session.call(
+            session.service("logging").entries().list(body=body), repeatable=True
+        )
+        lines = [entry.get("textPayload", "") for entry in entries.get("entries", [])][-20:]
+        raise CloudError(
+            f"Building {image} ended {build['status']}: {build.get('statusDetail', '')}\n"
+            + "\n".join(lines)
+        )
+
+
+def _tensorflow() -> str:
+    for name in ("tensorflow", "tensorflow-cpu"):
+        try:
+            metadata.version(name)
+            return name
+        except metadata.PackageNotFoundError:
+            continue
+    raise SettingError('TensorFlow is not installed. pip install "colab-to-cloud[tensorflow]"')

@@ -1,0 +1,391 @@
+"""Register model versions, put them on an endpoint, share its traffic between them."""
+
+import functools
+import json
+import re
+import zlib
+from dataclasses import dataclass, field
+from html import escape
+
+from helpers import container_image, storage
+from helpers.errors import CloudError, NotDeployedError, NotFoundError, SettingError, near
+from helpers.session import Session, console
+
+SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
+ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One version of a registered model; `resource_name` ends in `@VERSION`."""
+
+    session: Session = field(repr=False)
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    artifact_uri: str
+    resource_name: str
+
+    @functools.cached_property
+    def instance_schema(self) -> dict:
+        """The model's inputs: an OpenAPI object, one property a column."""
+        return _schema(self, "instance")
+
+    @functools.cached_property
+    def prediction_schema(self) -> dict:
+        """The model's answer: an OpenAPI number or object."""
+        return _schema(self, "prediction")
+
+    @property
+    def metrics(self) -> dict:
+        """What the job that made it measured."""
+        uri = self.artifact_uri.rstrip("/").rsplit("/", 1)[0] + "/metrics.json"
+        return json.loads(storage.read_bytes(self.session, uri))
+
+    def _repr_html_(self) -> str:
+        link = console(self.session, "model", self.resource_name.rsplit("/", 1)[-1].split("@")[0])
+        return (
+            f'Model <a href="{escape(link)}">{escape(self.name)}</a> version {self.version} '
+            f"({escape(', '.join(self.aliases))})"
+        )
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address that answers predictions.
+
+    `traffic` and `models` are by version id, as they were when the object was made.
+    """
+
+    session: Session = field(repr=False)
+    name: str
+    resource_name: str
+    url: str
+    host: str
+    traffic: dict[str, int]
+    models: dict[str, Model]
+
+    def _repr_html_(self) -> str:
+        link = console(self.session, "endpoint", self.resource_name.rsplit("/", 1)[-1])
+        shares = ", ".join(f"version {v}: {share} %" for v, share in self.traffic.items())
+        return f'Endpoint <a href="{escape(link)}">{escape(self.name)}</a> · {escape(shares)}'
+
+
+def register(
+    session: Session,
+    job,
+    *,
+    name: str,
+    aliases: tuple[str, ...] | list[str] = (),
+    labels: dict[str, str] | None = None,
+) -> Model:
+    """Put a job's model into the registry as the next version of `name`.
+
+    The same model registered again gives the version that is there already.
+
+    Args:
+        job: a finished `Job`, or the gs:// address of a model folder (with `1/` in it).
+        name: display name; the first registration creates the model.
+        aliases: beside the automatic v1, v2, …
+    Raises:
+        NotFoundError: there is no exported model at that address.
+        SettingError: an alias or the pair of TensorFlow versions is not usable.
+    Source: REST v1 projects.locations.models.upload
+    """
+    artifact_uri = (job if isinstance(job, str) else job.model_uri).rstrip("/") + "/"
+    for alias in aliases:
+        if not ALIAS.fullmatch(alias):
+            raise SettingError(
+                f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
+            )
+    if not storage.list_uris(session, f"{artifact_uri}1/saved_model.pb"):
+        raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
+    serving_version = container_image.serving_version()
+    _check_serving(session, artifact_uri, serving_version)
+
+    models = session.service("aiplatform").projects().locations().models()
+    existing = _model_resource(session, name)
+    if existing:
+        for version in _versions(session, existing["name"]):
+            if version.get("artifactUri") == artifact_uri:
+                return _with_aliases(session, version, name, aliases)
+    image = container_image.serving_image(session)
+    body = {
+        "model": {
+            "displayName": name,
+            "artifactUri": artifact_uri,
+            "labels": (labels or {}) | container_image.LABELS,
+            "versionAliases": ["default", *aliases],
+            "containerSpec": _serving_container(image),
+            "predictSchemata": {
+                "instanceSchemaUri": f"{artifact_uri}1/assets.extra/instance.yaml",
+                "predictionSchemaUri": f"{artifact_uri}1/assets.extra/prediction.yaml",
+            },
+        }
+    }
+    if existing:
+        body["parentModel"] = existing["name"]
+    else:
+        body["modelId"] = re.sub(r"[^a-z0-9_-]", "-", name.lower())[:63]
+    response = session.wait(session.call(models.upload(parent=session.parent, body=body)))
+    version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
+    return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
+
+
+def find_model(session: Session, name: str, version: str | None = None) -> Model:
+    """A registered model by display name.
+
+    Args:
+        version: a version id ("2"), an alias ("v2", "candidate"), or None for the default one.
+    Raises:
+        NotFoundError: no such model or version; what exists is named.
+    """
+    resource = _model_resource(session, name)
+    if not resource:
+        models = session.service("aiplatform").projects().locations().models()
+        names = {m["displayName"] for m in session.list(models, "models", parent=session.parent)}
+        raise NotFoundError(
+            f'No model named "{name}" in {session.location}.{near(name, names)} '
+            "Run 02_train.ipynb first."
+        )
+    for found in _versions(session, resource["name"]):
+        if (version or "default") in (found["versionId"], *found.get("versionAliases", [])):
+            return _model(session, found, name)
+    known = [a for v in _versions(session, resource["name"]) for a in v.get("versionAliases", [])]
+    raise NotFoundError(f'Model "{name}" has no version "{version}".{near(version or "", known)}')
+
+
+def deploy(
+    session: Session,
+    model: Model,
+    *,
+    name: str = "",
+    machine_type: str = "n1-standard-2",
+    traffic_percent: int = 100,
+) -> Endpoint:
+    """Serve a model version on an endpoint; safe to repeat.
+
+    Args:
+        name: the endpoint's display name; "" takes the model's.
+        traffic_percent: this version's share; the versions running there keep the rest.
+    Raises:
+        CloudError: it did not start; what this call made is removed again.
+    Source: REST v1 projects.locations.endpoints.deployModel
+    """
+    name = name or model.name
+    if not 0 < traffic_percent <= 100:
+        raise SettingError(f"traffic_percent={traffic_percent}; expected 1 to 100.")
+    endpoints = session.service("aiplatform").projects().locations().endpoints()
+    resource = _endpoint_resource(session, name)
+    created = resource is None
+    if created and traffic_percent < 100:
+        raise SettingError(f'Endpoint "{name}" serves nothing yet: traffic_percent must be 100.')
+    if created:
+        endpoint_id = re.sub(r"[^a-z0-9-]", "-", name.lower())[:63].strip("-")
+        body = {
+            "displayName": name,
+            "labels": container_image.LABELS,
+            "dedicatedEndpointEnabled": True,
+        }
+        made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
+        try:
+            resource = {"name": session.wait(session.call(made, repeatable=True))["name"]}
+        except CloudError as error:
+            if error.status != 409:
+                raise
+            resource = {"name": f"{session.parent}/endpoints/{endpoint_id}"}
+        resource = session.call(endpoints.get(name=resource["name"]))
+    deployed_id = _deployed_id(model)
+    running = {d["id"]: d for d in resource.get("deployedModels", [])}
+    split = _split(resource.get("trafficSplit", {}), deployed_id, traffic_percent)
+    if deployed_id in running:
+        _set_traffic(session, resource["name"], split)
+        return find_endpoint(session, name)
+    body = {
+        "deployedModel": {
+            "id": deployed_id,
+            "model": model.resource_name,
+            "displayName": f"{model.name} version {model.version}",
+            "dedicatedResources": {
+                "machineSpec": {"machineType": machine_type},
+                "minReplicaCount": 1,
+                "maxReplicaCount": 1,
+            },
+        },
+        "trafficSplit": {"0" if key == deployed_id else key: value for key, value in split.items()},
+    }
+    print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
+    try:
+        session.wait(session.call(endpoints.deployModel(endpoint=resource["name"], body=body)))
+    except CloudError:
+        if created:
+            session.wait(session.call(endpoints.delete(name=resource["name"])))
+        raise
+    return find_endpoint(session, name)
+
+
+def find_endpoint(session: Session, name: str) -> Endpoint:
+    """An endpoint by display name.
+
+    Raises:
+        NotFoundError: no such endpoint; the nearest name is given.
+    """
+    resource = _endpoint_resource(session, name)
+    if not resource:
+        endpoints = session.service("aiplatform").projects().locations().endpoints()
+        names = {
+            e["displayName"] for e in session.list(endpoints, "endpoints", parent=session.parent)
+        }
+        raise NotFoundError(
+            f'No endpoint named "{name}" in {session.location}.{near(name, names)} '
+            "Run 03_deploy.ipynb first."
+        )
+    services = session.service("aiplatform").projects().locations().models()
+    models, traffic = {}, {}
+    for deployed in resource.get("deployedModels", []):
+        full_name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
+        found = session.call(services.get(name=full_name))
+        models[found["versionId"]] = _model(session, found, found["displayName"])
+        traffic[found["versionId"]] = resource.get("trafficSplit", {}).get(deployed["id"], 0)
+    host = (
+        resource.get("dedicatedEndpointDns", "") if resource.get("dedicatedEndpointEnabled") else ""
+    )
+    root = session.endpoint or (f"https://{host}" if host else session.root("aiplatform"))
+    url = f"{root}/v1/{resource['name']}"
+    return Endpoint(session, name, resource["name"], url, host, traffic, models)
+
+
+def promote(session: Session, model: Model, *, name: str = "") -> Endpoint:
+    """Give a deployed version all the traffic of its endpoint."""
+    return _give_all(session, name or model.name, model.version)
+
+
+def roll_back(session: Session, *, name: str) -> Endpoint:
+    """Give all the traffic back to the newest version older than the one that has most of it."""
+    endpoint = find_endpoint(session, name)
+    serving = max(endpoint.traffic, key=endpoint.traffic.get, default="0")
+    older = [v for v in endpoint.models if int(v) < int(serving)]
+    if not older:
+        raise NotDeployedError(
+            f'Endpoint "{name}" has no version older than {serving} to go back to.'
+        )
+    return _give_all(session, name, max(older, key=int))
+
+
+def _give_all(session: Session, name: str, version: str) -> Endpoint:
+    endpoint = find_endpoint(session, name)
+    if version not in endpoint.models:
+        raise NotDeployedError(
+            f'Version {version} is not deployed on "{name}" (there: {", ".join(endpoint.models)}).'
+        )
+    resource = _endpoint_resource(session, name)
+    split = {
+        d["id"]: 100 if d["modelVersionId"] == version else 0 for d in resource["deployedModels"]
+    }
+    _set_traffic(session, resource["name"], split)
+    return find_endpoint(session, name)
+
+
+def _set_traffic(session: Session, endpoint: str, split: dict[str, int]) -> None:
+    endpoints = session.service("aiplatform").projects().locations().endpoints()
+    body = {"trafficSplit": split}
+    session.call(endpoints.patch(name=endpoint, updateMask="trafficSplit", body=body))
+
+
+def _split(current: dict[str, int], deployed_id: str, percent: int) -> dict[str, int]:
+    """Scale the others' shares to what is left; always sums to 100."""
+    others = {key: share for key, share in current.items() if key != deployed_id}
+    total, left = sum(others.values()), 100 - percent
+    if not total:
+        return dict.fromkeys(others, 0) | {deployed_id: 100}
+    split = {key: share * left // total for key, share in others.items()}
+    largest = max(split, key=split.get)
+    split[largest] += left - sum(split.values())
+    return split | {deployed_id: percent}
+
+
+def _deployed_id(model: Model) -> str:
+    """Chosen from the version, so that a repeated deploy meets itself (1-10 digits)."""
+    return str(zlib.crc32(model.resource_name.encode()) % 10**9 + 1)
+
+
+def _serving_container(image: str) -> dict:
+    return {
+        "imageUri": image,
+        "command": ["/usr/bin/tensorflow_model_server"],
+        "args": [
+            f"--model_name={SERVED_NAME}",
+            "--model_base_path=$(AIP_STORAGE_URI)",
+            "--rest_api_port=8080",
+            "--port=8500",
+            "--file_system_poll_wait_seconds=31540000",
+        ],
+        "ports": [{"containerPort": 8080}],
+        "predictRoute": f"/v1/models/{SERVED_NAME}:predict",
+        "healthRoute": f"/v1/models/{SERVED_NAME}",
+    }
+
+
+def _check_serving(session: Session, artifact_uri: str, serving_version: str) -> None:
+    """A server older than the exporter can't be trusted to load its models."""
+    uri = f"{artifact_uri}1/assets.extra/instance.yaml"
+    try:
+        exporter = json.loads(storage.read_bytes(session, uri)).get("x-tensorflow", "")
+    except NotFoundError:
+        return
+    minor = [tuple(map(int, v.split(".")[:2])) for v in (exporter, serving_version) if v]
+    if len(minor) == 2 and minor[1] < minor[0]:
+        raise SettingError(
+            f"The model was exported by TensorFlow {exporter}; TensorFlow Serving "
+            f"{serving_version} is older. Train with TensorFlow {serving_version} or name a newer "
+            "server in the environment variable SERVING_VERSION."
+        )
+
+
+def _model_resource(session: Session, name: str) -> dict | None:
+    models = session.service("aiplatform").projects().locations().models()
+    chosen = f'displayName="{name}"'
+    return next(iter(session.list(models, "models", parent=session.parent, filter=chosen)), None)
+
+
+def _endpoint_resource(session: Session, name: str) -> dict | None:
+    endpoints = session.service("aiplatform").projects().locations().endpoints()
+    chosen = f'displayName="{name}"'
+    return next(
+        iter(session.list(endpoints, "endpoints", parent=session.parent, filter=chosen)), None
+    )
+
+
+def _versions(session: Session, model: str) -> list[dict]:
+    models = session.service("aiplatform").projects().locations().models()
+    versions, token = [], None
+    while token != "":
+        answer = session.call(models.listVersions(name=model.split("@")[0], pageToken=token))
+        versions += answer.get("models", [])
+        token = answer.get("nextPageToken", "")
+    return versions
+
+
+def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
+    missing = [a for a in aliases if a not in version.get("versionAliases", [])]
+    if missing:
+        models = session.service("aiplatform").projects().locations().models()
+        resource = f"{version['name'].split('@')[0]}@{version['versionId']}"
+        body = {"versionAliases": missing}
+        version = session.call(
+            models.mergeVersionAliases(name=resource, body=body), repeatable=True
+        )
+    return _model(session, version, name)
+
+
+def _model(session: Session, resource: dict, name: str) -> Model:
+    version = resource["versionId"]
+    return Model(
+        session, name, version, tuple(resource.get("versionAliases", [])),
+        resource["artifactUri"], f"{resource['name'].split('@')[0]}@{version}",
+    )  # fmt: skip
+
+
+def _schema(model: Model, kind: str) -> dict:
+    uri = f"{model.artifact_uri}1/assets.extra/{kind}.yaml"
+    return json.loads(storage.read_bytes(model.session, uri))

@@ -1,0 +1,277 @@
+"""Run a notebook as a training job on Vertex AI: submit, follow, cancel."""
+
+import datetime
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+
+from helpers import container_image, storage
+from helpers.errors import CloudError, JobError, NotFoundError, SettingError, near
+from helpers.notebook import check_parameters, find_notebook
+from helpers.session import Session, console
+
+ENDED = {
+    "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED",
+    "JOB_STATE_PARTIALLY_SUCCEEDED",
+}  # fmt: skip
+LABEL = re.compile(r"[a-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training job; everything it leaves is below `base_uri`."""
+
+    session: Session = field(repr=False)
+    name: str
+    display_name: str
+    base_uri: str
+
+    @property
+    def state(self) -> str:
+        """RUNNING, SUCCEEDED, FAILED, …, as the service says it now."""
+        return self.resource()["state"].removeprefix("JOB_STATE_")
+
+    @property
+    def model_uri(self) -> str:
+        """Folder of the exported model, `gs://…/model/`; TensorFlow's files are in its `1/`."""
+        return f"{self.base_uri}/model/"
+
+    @property
+    def report_uri(self) -> str:
+        """The executed notebook as a page."""
+        return f"{self.base_uri}/report.html"
+
+    @property
+    def metrics(self) -> dict:
+        """What the notebook measured (its metrics.json)."""
+        return json.loads(storage.read_bytes(self.session, f"{self.base_uri}/metrics.json"))
+
+    def resource(self) -> dict:
+        """The job as the API shows it."""
+        return self.session.call(_jobs(self.session).get(name=self.name))
+
+    def logs(self, *, since: str = "") -> Iterator[dict]:
+        """The job's log entries, oldest first, as the logging API gives them.
+
+        Args:
+            since: RFC 3339 time; only entries from then on.
+        """
+        number = self.name.rsplit("/", 1)[-1]
+        chosen = f'resource.type="ml_job" AND resource.labels.job_id="{number}"'
+        if since:
+            chosen += f' AND timestamp>="{since}"'
+        body = {
+            "resourceNames": [f"projects/{self.session.project}"],
+            "filter": chosen,
+            "orderBy": "timestamp asc",
+            "pageSize": 1000,
+        }
+        while True:
+            answer = self.session.call(
+                self.session.service("logging").entries().list(body=body), repeatable=True
+            )
+            yield from answer.get("entries", [])
+            if not answer.get("nextPageToken"):
+                return
+            body["pageToken"] = answer["nextPageToken"]
+
+    def wait(self) -> "Job":
+        """Follow the job to its end: one line a change of state, a bar over the epochs.
+
+        Raises:
+            JobError: the job did not succeed; the reason and the executed notebook are named.
+        """
+        _follow(self)
+        job = self.resource()
+        if job["state"] != "JOB_STATE_SUCCEEDED":
+            reason = job.get("error", {}).get("message", "no reason given")
+            raise JobError(
+                f"Training job {self.name.rsplit('/', 1)[-1]} {job['state'][10:].lower()} after "
+                f"{_elapsed_s(job):.0f} s: {reason}\nEverything it left: {self.base_uri}/",
+                job=self,
+            )
+        return self
+
+    def cancel(self) -> None:
+        """Ask the job to stop; it saves what it has within the grace time."""
+        self.session.call(_jobs(self.session).cancel(name=self.name), repeatable=True)
+
+    def _repr_html_(self) -> str:
+        link = console(self.session, "job", self.name.rsplit("/", 1)[-1])
+        return f'Training job <a href="{escape(link)}">{escape(self.display_name)}</a> {self.state}'
+
+
+def train(
+    session: Session,
+    notebook: str,
+    *,
+    parameters: dict | None = None,
+    machine_type: str = "n1-standard-4",
+    accelerator: str | None = None,
+    workers: int = 0,
+    spot: bool = False,
+    timeout_s: int = 3600,
+    labels: dict[str, str] | None = None,
+    service_account: str = "",
+    wait: bool = True,
+) -> Job:
+    """Run a notebook as a training job.
+
+    Args:
+        notebook: a path, a gs:// address or a template's name.
+        parameters: values for its parameters cell; checked before anything is created.
+        accelerator: such as "NVIDIA_TESLA_T4"; one a machine.
+        workers: machines beside the chief.
+        timeout_s: the service stops the job after this many seconds, and the bill with it.
+        labels: up to 60 pairs of a-z 0-9 _ -.
+        service_account: who the job runs as; "" takes the project's default.
+        wait: follow it to its end.
+    Raises:
+        SettingError: something is not usable; nothing was created.
+        JobError: it failed (with `wait`); the job is on the exception.
+    Source: REST v1 projects.locations.customJobs.create
+    """
+    labels = dict(labels or {})
+    _check(machine_type, workers, timeout_s, labels)
+    file = find_notebook(notebook, session)
+    parameters = check_parameters(file.path, parameters or {})
+    hours = (workers + 1) * timeout_s / 3600
+    print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
+    print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
+
+    image = container_image.environment_image(session, accelerator=accelerator)
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    display_name = f"{file.name}-{started}"
+    base_uri = f"gs://{session.bucket}/jobs/{started}-{file.name}-{uuid.uuid4().hex[:6]}"
+    notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
+    storage.upload_file(session, file.path, notebook_uri)
+    parameters_uri = storage.write_bytes(
+        session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
+    )
+
+    machine = {"machineType": machine_type}
+    if accelerator:
+        machine |= {"acceleratorType": accelerator, "acceleratorCount": 1}
+    arguments = [f"--notebook={notebook_uri}", f"--parameters={parameters_uri}"]
+    container = {"imageUri": image, "args": arguments}
+    pools = [{"machineSpec": machine, "replicaCount": "1", "containerSpec": container}]
+    if workers:
+        pools.append(pools[0] | {"replicaCount": str(workers)})
+    specification = {
+        "workerPoolSpecs": pools,
+        "scheduling": {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"},
+        "baseOutputDirectory": {"outputUriPrefix": base_uri},
+    }
+    if service_account:
+        specification["serviceAccount"] = service_account
+    body = {
+        "displayName": display_name,
+        "labels": labels | container_image.LABELS | {"notebook": _label(file.name)},
+        "jobSpec": specification,
+    }
+    created = _create_once(session, body)
+    job = Job(session, created["name"], display_name, base_uri)
+    print(f"Job:      {console(session, 'job', job.name.rsplit('/', 1)[-1])}")
+    return job.wait() if wait else job
+
+
+def find_job(session: Session, name: str = "") -> Job:
+    """Pick a job up again by number or display name; the newest without a name.
+
+    Raises:
+        NotFoundError: no such job; the nearest name is given.
+    """
+    found = session.list(_jobs(session), "customJobs", parent=session.parent)
+    found.sort(key=lambda job: job["createTime"], reverse=True)
+    for job in found:
+        if name in ("", job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]):
+            base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
+            return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
+    hint = near(name, [job["displayName"] for job in found])
+    raise NotFoundError(
+        f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.'
+    )
+
+
+def _jobs(session: Session):
+    return session.service("aiplatform").projects().locations().customJobs()
+
+
+def _create_once(session: Session, body: dict) -> dict:
+    """Create the job; after a lost answer, look for it before trying again."""
+    for attempt in range(5):
+        try:
+            return session.call(_jobs(session).create(parent=session.parent, body=body))
+        except CloudError as error:
+            if error.status not in (0, 408, 429, 500, 502, 503, 504) or attempt == 4:
+                raise
+            chosen = f'displayName="{body["displayName"]}"'
+            for job in session.list(
+                _jobs(session), "customJobs", parent=session.parent, filter=chosen
+            ):
+                if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
+                    return job
+            time.sleep(2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str]) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", machine_type):
+        raise SettingError(f'machine_type="{machine_type}"; expected a name such as n1-standard-4.')
+    if workers < 0:
+        raise SettingError(f"workers={workers}; expected 0 (one machine) or more.")
+    if timeout_s < 60:
+        raise SettingError(f"timeout_s={timeout_s}; expected at least 60 seconds.")
+    for key, value in labels.items():
+        if not (re.match("[a-z]", key) and LABEL.fullmatch(key) and LABEL.fullmatch(str(value))):
+            raise SettingError(
+                f'Label {key}="{value}" is not usable; expected at most 63 of a-z 0-9 _ - '
+                "(a key starts with a letter)."
+            )
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
+
+
+def _elapsed_s(job: dict) -> float:
+    start = datetime.datetime.fromisoformat(job.get("startTime", job["createTime"]))
+    end = job.get("endTime")
+    end = datetime.datetime.fromisoformat(end) if end else datetime.datetime.now(datetime.UTC)
+    return (end - start).total_seconds()
+
+
+def _follow(job: Job) -> None:
+    """Print changes of state and draw the epochs until the job has ended."""
+    import sys
+
+    from tqdm import tqdm
+
+    number, shown, seen, since, pause_s, bar = job.name.rsplit("/", 1)[-1], "", set(), "", 0.1, None
+    while True:
+        resource = job.resource()
+        for entry in job.logs(since=since):
+            if entry["insertId"] in seen:
+                continue
+            seen.add(entry["insertId"])
+            since = entry["timestamp"]
+            text = entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", "")
+            epoch = re.match(r"Epoch (\d+)/(\d+)", text)
+            if epoch:
+                bar = bar or tqdm(total=int(epoch[2]), desc="epochs", unit="epoch", file=sys.stdout)
+                bar.update(int(epoch[1]) - bar.n)
+            pause_s = 0.2
+        if resource["state"] != shown:
+            shown = resource["state"]
+            clock = time.strftime("%M:%S", time.gmtime(_elapsed_s(resource)))
+            tqdm.write(f"job {number} {shown.removeprefix('JOB_STATE_')} {clock}", file=sys.stdout)
+        if shown in ENDED:
+            break
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 5)
+    if bar:
+        bar.close()
