@@ -21,6 +21,7 @@ _HOME = {
     "find_endpoint": "deploy",
     "find_job": "train",
     "find_model": "deploy",
+    "make_missing": "deploy",
     "predict": "predict",
     "predict_json": "predict",
     "promote": "deploy",

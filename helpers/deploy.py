@@ -272,6 +272,29 @@ def roll_back(session: Session, *, name: str) -> Endpoint:
     return _give_all(session, name, max(older, key=int))
 
 
+def make_missing(session: Session, *, model: str, endpoint: str = "", epochs: int = 5) -> None:
+    """On an empty local cloud, make what a later notebook needs; on Google say what to run.
+
+    Args:
+        model: display name a registered model must have.
+        endpoint: display name a deployed endpoint must have; "" asks for none.
+        epochs: few, because it only has to be there.
+    """
+    from helpers.train import train
+
+    if not _model_resource(session, model):
+        if session.cloud != "local":
+            find_model(session, model)
+        print(f'No model "{model}" yet: training one for {epochs} epochs, only to have one.')
+        job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": epochs})
+        register(session, job, name=model)
+    if endpoint and not _endpoint_resource(session, endpoint):
+        if session.cloud != "local":
+            find_endpoint(session, endpoint)
+        deploy(session, find_model(session, model), name=endpoint)
+    print("Everything this notebook needs is there.")
+
+
 def _give_all(session: Session, name: str, version: str) -> Endpoint:
     endpoint = find_endpoint(session, name)
     if version not in endpoint.models:
