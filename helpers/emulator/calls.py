@@ -1,0 +1,168 @@
+"""What a handler sees of a call, and how it answers: the words every service file here shares."""
+
+import datetime
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+
+from helpers.emulator.filters import compile_filter, sort_key
+from helpers.emulator.state import State
+
+HANDLERS: dict[str, Callable] = {}  # method id → handler
+STREAMED: set[str] = set()  # methods whose handlers read the request's body themselves
+ON_START: list[Callable] = []
+ON_STOP: list[Callable] = []
+BUSY: list[Callable] = []
+CODES = {
+    400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND",
+    409: "ALREADY_EXISTS", 412: "FAILED_PRECONDITION", 413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}  # fmt: skip
+NUMBERS = {
+    "OK": 0, "CANCELLED": 1, "UNKNOWN": 2, "INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4,
+    "NOT_FOUND": 5, "ALREADY_EXISTS": 6, "PERMISSION_DENIED": 7, "RESOURCE_EXHAUSTED": 8,
+    "FAILED_PRECONDITION": 9, "ABORTED": 10, "OUT_OF_RANGE": 11, "UNIMPLEMENTED": 12,
+    "INTERNAL": 13, "UNAVAILABLE": 14, "UNAUTHENTICATED": 16,
+}  # fmt: skip
+
+
+class ApiError(Exception):
+    """A refusal in Google's shape: HTTP code, canonical status, message."""
+
+    def __init__(self, code: int, message: str, *, status: str = "", details: list | None = None):
+        super().__init__(message)
+        self.code, self.message, self.details = code, message, details or []
+        self.status = status or CODES.get(code, "UNKNOWN")
+
+    def body(self) -> dict:
+        """`google.rpc.Status` as HTTP answers carry it."""
+        error = {"code": self.code, "message": self.message, "status": self.status}
+        return {"error": error | {"details": self.details, "errors": [
+            {"message": self.message, "domain": "global", "reason": self.status.lower()}]}}  # fmt: skip
+
+    def rpc(self) -> dict:
+        """`google.rpc.Status` as operations and jobs carry it."""
+        return {"code": NUMBERS.get(self.status, 2), "message": self.message}
+
+
+@dataclass
+class Cloud:
+    """The running local cloud: its folder, its state, its address."""
+
+    folder: Path
+    state: State
+    url: str = ""
+    token: str = field(default="", repr=False)
+
+
+@dataclass
+class Call:
+    """One authenticated, routed and validated call.
+
+    `path` and `query` are by the discovery document's parameter names; `body` is checked JSON.
+    """
+
+    cloud: Cloud
+    method_id: str
+    path: dict[str, str]
+    query: dict[str, Any]
+    body: dict
+    request: Request
+
+    @property
+    def state(self) -> State:
+        return self.cloud.state
+
+
+def method(*method_ids: str, streamed: bool = False) -> Callable:
+    """Serve these methods of the discovery documents. A handler takes a `Call` and gives the
+    answer's JSON (or a Starlette response); plain functions run in a thread, async ones do not."""
+
+    def register(handler: Callable) -> Callable:
+        for method_id in method_ids:
+            HANDLERS[method_id] = handler
+        if streamed:
+            STREAMED.update(method_ids)
+        return handler
+
+    return register
+
+
+def on_start(function: Callable) -> Callable:
+    """Call `function(cloud)` before the first request is served."""
+    ON_START.append(function)
+    return function
+
+
+def on_stop(function: Callable) -> Callable:
+    """Call `function(cloud)` when the server leaves."""
+    ON_STOP.append(function)
+    return function
+
+
+def on_busy(function: Callable) -> Callable:
+    """`function(cloud)` says whether work is under way; a busy cloud does not leave when idle."""
+    BUSY.append(function)
+    return function
+
+
+def now() -> str:
+    """This moment as RFC 3339 with microseconds."""
+    moment = datetime.datetime.now(datetime.UTC)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def found(call: Call, name: str) -> dict:
+    """The resource of that name, or 404 in Google's words."""
+    resource = call.state.get(name)
+    if resource is None:
+        kind = re.sub(r"(?<!^)(?=[A-Z])", " ", name.split("/")[-2].rstrip("s"))
+        raise ApiError(404, f"The {kind.capitalize()} does not exist: {name}.")
+    return resource
+
+
+def page(call: Call, items: list[dict], key: str) -> dict:
+    """One page of a list call: filter, orderBy, pageSize and pageToken honoured."""
+    if call.query.get("filter"):
+        try:
+            wanted = compile_filter(call.query["filter"])
+        except ValueError as error:
+            raise ApiError(400, f"Invalid filter: {error}") from error
+        items = [item for item in items if wanted(item)]
+    for part in reversed([p for p in call.query.get("orderBy", "").split(",") if p.strip()]):
+        name, _, direction = part.strip().partition(" ")
+        if direction.strip() not in ("", "asc", "desc"):
+            raise ApiError(400, f"Invalid orderBy: {part.strip()}")
+        items = sorted(items, key=sort_key(name), reverse=direction.strip() == "desc")
+    size, token = int(call.query.get("pageSize") or 100), call.query.get("pageToken") or "0"
+    if size < 0 or not token.isdecimal():
+        raise ApiError(400, "Request contains an invalid argument: pageSize or pageToken.")
+    start, size = int(token), min(size or 100, 1000)
+    answer: dict = {key: items[start : start + size]} if items[start:] else {}
+    mask = call.query.get("readMask")
+    if mask and mask != "*" and answer:
+        fields = {_camel(part.split(".")[0].strip()) for part in mask.split(",")}
+        answer[key] = [{k: v for k, v in item.items() if k in fields} for item in answer[key]]
+    if start + size < len(items):
+        answer["nextPageToken"] = str(start + size)
+    return answer
+
+
+def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:
+    """`resource` with the fields of an updateMask taken from `body`."""
+    names = {_camel(part.strip().split(".")[0]) for part in mask.split(",") if part.strip()}
+    refused = names - allowed
+    if not names or refused:
+        listed = ", ".join(sorted(refused)) or "nothing"
+        raise ApiError(400, f"updateMask names {listed}; can be updated: {sorted(allowed)}.")
+    return resource | {name: body[name] for name in names if name in body} | {"updateTime": now()}
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in rest)
