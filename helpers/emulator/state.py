@@ -101,6 +101,13 @@ class State:
         with self._lock:
             return self._db.execute("DELETE FROM resources WHERE name=?", (name,)).rowcount > 0
 
+    def names(self, kind: str, start: str) -> list[str]:
+        """Names of a kind that begin with `start`, sorted."""
+        query = "SELECT name FROM resources WHERE kind=? AND name>=? AND name<? ORDER BY name"
+        with self._lock:
+            rows = self._db.execute(query, (kind, start, start + "\U0010ffff")).fetchall()
+        return [row[0] for row in rows]
+
     def list(self, kind: str, parent: str | None = None) -> list[dict]:
         """Resources of a kind (below a parent), in the order they were made."""
         query, values = "SELECT body FROM resources WHERE kind=?", [kind]
@@ -109,10 +116,3 @@ class State:
         with self._lock:
             rows = self._db.execute(query + " ORDER BY rowid", values).fetchall()
         return [json.loads(row[0]) for row in rows]
-
-    def names(self, kind: str, start: str) -> list[str]:
-        """Names of a kind that begin with `start`, sorted."""
-        query = "SELECT name FROM resources WHERE kind=? AND name>=? AND name<? ORDER BY name"
-        with self._lock:
-            rows = self._db.execute(query, (kind, start, start + "\U0010ffff")).fetchall()
-        return [row[0] for row in rows]

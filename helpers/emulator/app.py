@@ -1,0 +1,142 @@
+"""One ASGI app for every service: who may call, which method it is, whether the request is sound."""
+
+import asyncio
+import hmac
+import importlib
+import logging
+import time
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from helpers.emulator import discovery, rules
+from helpers.emulator.calls import BUSY, ON_START, ON_STOP, STREAMED, ApiError, Call, Cloud
+
+# Importing a service registers its methods.
+SERVICES = ("operations", "buckets", "builds", "services", "logs", "jobs", "registry", "endpoints")
+BODY_BYTES = 8 * 2**20
+IDLE_S = 30 * 60
+HOSTS = {"127.0.0.1", "localhost"}
+DEDICATED = ".prediction.vertexai.goog"
+log = logging.getLogger("helpers.emulator")
+
+
+class App:
+    """The local cloud behind its socket."""
+
+    def __init__(self, cloud: Cloud):
+        self.cloud, self.last_call_s = cloud, time.monotonic()
+        for name in SERVICES:
+            importlib.import_module(f"helpers.emulator.{name}")
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        self.last_call_s = time.monotonic()
+        request = Request(scope, receive)
+        try:
+            response = await self.answer(request)
+        except ApiError as error:
+            response = _json(error.body(), error.code)
+            if error.code in (429, 503):
+                response.headers["Retry-After"] = "1"
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            log.exception("%s %s", request.method, request.url.path)
+            problem = ApiError(500, f"Internal error of the local cloud: {error!r}.")
+            response = _json(problem.body(), 500)
+        await response(scope, receive, send)
+
+    async def answer(self, request: Request) -> Response:
+        self._admit(request)
+        path = request.scope["raw_path"].decode("latin-1").split("?")[0].lstrip("/")
+        for prefix in ("resumable/upload/", "upload/", "download/"):
+            path = path.removeprefix(prefix)
+        uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
+        verb = "POST" if uploading else request.method
+        route = discovery.find(verb, path)
+        if route is None:
+            raise ApiError(404, f"No method of the emulated services has {request.method} /{path}.")
+        method, values = route
+        handler = discovery.handler(method.id)
+        if handler is None:
+            raise ApiError(
+                501,
+                f'Local cloud: {method.id} is not emulated (501). Use CLOUD="google", or see '
+                "helpers/emulator/README.md.",
+            )
+        query = discovery.check_query(method, request.scope["query_string"].decode("latin-1"))
+        rules.check_names(method.id, values)
+        body = {}
+        if method.id not in STREAMED:
+            body = discovery.check_body(method, await _body(request))
+            rules.check(method.id, values, query, body)
+        call = Call(self.cloud, method.id, values, query, body, request)
+        if asyncio.iscoroutinefunction(handler):
+            result = await handler(call)
+        else:
+            result = await run_in_threadpool(handler, call)
+        return result if isinstance(result, Response) else _json(result)
+
+    def _admit(self, request: Request) -> None:
+        """Only the holder of the token, addressing this very server, from no web page."""
+        headers = request.headers
+        host = headers.get("host", "").rsplit(":", 1)[0].lower()
+        if host not in HOSTS and not host.endswith(DEDICATED):
+            raise ApiError(403, f"Host {host!r} is not this local cloud.")
+        if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            raise ApiError(403, "Calls from web pages are refused.")
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        expected = self.cloud.token.encode()
+        if kind.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
+            raise ApiError(
+                401,
+                "Request had invalid authentication credentials. Expected the bearer token in the "
+                "state folder's emulator.json.",
+            )
+
+    def idle(self) -> bool:
+        """Nothing asked for half an hour, and nothing under way."""
+        quiet = time.monotonic() - self.last_call_s > IDLE_S
+        return quiet and not any(busy(self.cloud) for busy in BUSY)
+
+    async def _lifespan(self, receive, send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                for function in ON_START:
+                    await run_in_threadpool(function, self.cloud)
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                for function in ON_STOP:
+                    await run_in_threadpool(function, self.cloud)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+async def _body(request: Request) -> dict:
+    """The JSON body, refused unread when too large."""
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > BODY_BYTES:
+        raise ApiError(413, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > BODY_BYTES:
+            raise ApiError(413, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
+    if not raw.strip():
+        return {}
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"Invalid JSON payload received. {error}") from error
+
+
+def _json(content: dict, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json; charset=UTF-8")

@@ -1,0 +1,73 @@
+"""Cloud Logging over files: DIR/logs/<resource type>/<id>/<task>.jsonl, a line `{"t","m","s"}` each."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import orjson
+
+from helpers.emulator.calls import ApiError, Call, Cloud, method, now
+from helpers.emulator.filters import compile_filter
+
+ID_LABEL = {"ml_job": "job_id", "build": "build_id"}  # every other type: "endpoint_id"
+
+
+def folder(cloud: Cloud, kind: str, resource_id: str) -> Path:
+    """Where the logs of a resource lie."""
+    return cloud.folder / "logs" / quote(kind, safe="") / resource_id
+
+
+def write(cloud: Cloud, kind: str, resource_id: str, lines: Iterable[str], *, task: str = "service",
+          severity: str = "INFO") -> None:  # fmt: skip
+    """Append lines to a resource's log."""
+    path = folder(cloud, kind, resource_id) / f"{task}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        for line in lines:
+            file.write(json.dumps({"t": now(), "m": line, "s": severity}) + "\n")
+
+
+@method("logging.entries.list")
+def entries(call: Call) -> dict:
+    """Entries of the named projects, oldest first unless orderBy says otherwise."""
+    text = call.body.get("filter", "")
+    try:
+        wanted = compile_filter(text) if text.strip() else lambda entry: True
+    except ValueError as error:
+        raise ApiError(400, f"Unparseable filter: {error}") from error
+    order = call.body.get("orderBy") or "timestamp asc"
+    if order not in ("timestamp asc", "timestamp desc"):
+        raise ApiError(400, f"orderBy={order!r}; expected timestamp asc or timestamp desc.")
+    token = call.body.get("pageToken") or "0"
+    if not token.isdecimal():
+        raise ApiError(400, "page_token doesn't match arguments from the request")
+    project = (call.body.get("resourceNames") or ["projects/local"])[0].split("/")[1]
+    narrowed = re.search(r'resource\.labels\.\w+\s*=\s*"?([\w-]+)"?', text)
+    chosen = [e for e in _entries(call.cloud, project, narrowed and narrowed[1]) if wanted(e)]
+    chosen.sort(key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
+    start, size = int(token), min(int(call.body.get("pageSize") or 50), 1000)
+    answer: dict = {"entries": chosen[start : start + size]} if chosen[start:] else {}
+    if start + size < len(chosen):
+        answer["nextPageToken"] = str(start + size)
+    return answer
+
+
+def _entries(cloud: Cloud, project: str, resource_id: str | None) -> Iterator[dict]:
+    for path in sorted((cloud.folder / "logs").glob(f"*/{resource_id or '*'}/*.jsonl")):
+        kind, found = path.parts[-3].replace("%2F", "/"), path.parts[-2]
+        labels = {ID_LABEL.get(kind, "endpoint_id"): found, "project_id": project}
+        resource = {"type": kind, "labels": labels | {"task_name": path.stem}}
+        for i, raw in enumerate(path.read_bytes().splitlines(keepends=True)):
+            if not raw.endswith(b"\n"):
+                continue  # a line that is being written
+            line = orjson.loads(raw)
+            yield {
+                "insertId": f"{found}-{path.stem}-{i}",
+                "logName": f"projects/{project}/logs/{quote(path.stem, safe='')}",
+                "resource": resource,
+                "timestamp": line["t"],
+                "severity": line["s"],
+                "textPayload": line["m"],
+            }
