@@ -1,4 +1,4 @@
-"""One ASGI app for every service: who may call, which method it is, whether the request is sound."""
+"""One ASGI app for every service: who may call, which method it is, is the request sound."""
 
 import asyncio
 import hmac
@@ -90,7 +90,10 @@ class App:
         host = headers.get("host", "").rsplit(":", 1)[0].lower()
         if host not in HOSTS and not host.endswith(DEDICATED):
             raise ApiError(403, f"Host {host!r} is not this local cloud.")
-        if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        if "origin" in headers or headers.get("sec-fetch-site", "none") not in (
+            "none",
+            "same-origin",
+        ):
             raise ApiError(403, "Calls from web pages are refused.")
         kind, _, token = headers.get("authorization", "").partition(" ")
         expected = self.cloud.token.encode()

@@ -23,6 +23,10 @@ CODES = {
     429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 501: "UNIMPLEMENTED", 503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }  # fmt: skip
+REASONS = {
+    400: "invalid", 401: "authError", 403: "forbidden", 404: "notFound", 409: "conflict",
+    412: "conditionNotMet", 413: "uploadTooLarge", 429: "rateLimitExceeded",
+}  # fmt: skip
 NUMBERS = {
     "OK": 0, "CANCELLED": 1, "UNKNOWN": 2, "INVALID_ARGUMENT": 3, "DEADLINE_EXCEEDED": 4,
     "NOT_FOUND": 5, "ALREADY_EXISTS": 6, "PERMISSION_DENIED": 7, "RESOURCE_EXHAUSTED": 8,
@@ -42,8 +46,9 @@ class ApiError(Exception):
     def body(self) -> dict:
         """`google.rpc.Status` as HTTP answers carry it."""
         error = {"code": self.code, "message": self.message, "status": self.status}
-        return {"error": error | {"details": self.details, "errors": [
-            {"message": self.message, "domain": "global", "reason": self.status.lower()}]}}  # fmt: skip
+        reason = REASONS.get(self.code, "backendError")
+        said = {"message": self.message, "domain": "global", "reason": reason}
+        return {"error": error | {"details": self.details, "errors": [said]}}
 
     def rpc(self) -> dict:
         """`google.rpc.Status` as operations and jobs carry it."""

@@ -1,4 +1,4 @@
-"""Routes and request checks from Google's own discovery documents, as google-api-python-client ships them."""
+"""Routes and request checks from Google's own discovery documents (google-api-python-client's)."""
 
 import base64
 import binascii
@@ -99,7 +99,9 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
     Raises:
         ApiError: an unknown name or a value of the wrong type.
     """
-    known = {n: p for n, p in method.about.get("parameters", {}).items() if p["location"] == "query"}
+    known = {
+        n: p for n, p in method.about.get("parameters", {}).items() if p["location"] == "query"
+    }
     known |= method.document["parameters"]
     values: dict[str, Any] = {}
     for name, text in parse_qsl(raw.replace("$alt=json;", "$alt=json%3B"), keep_blank_values=True):
@@ -213,7 +215,9 @@ def _object(schema: dict, value: dict, where: str, method: Method, problems: lis
             made[name] = _value(free, inner, path, method, problems)
         else:
             place = f" at '{where}'" if where else ""
-            said = f'Invalid JSON payload received. Unknown name "{name}"{place}: Cannot find field.'
+            said = (
+                f'Invalid JSON payload received. Unknown name "{name}"{place}: Cannot find field.'
+            )
             problems.append((path, said))
     return made
 
@@ -245,7 +249,7 @@ def _enum(names: list[str], value: Any, where: str, problems: list) -> Any:
 
 
 def _required(schema: dict, value: Any, where: str, method: Method, missing: list[str]) -> None:
-    """Collect required fields that are not set; the documents mark them at the start of their prose."""
+    """Collect required fields that are not set: those whose description begins so."""
     if "$ref" in schema:
         schema = method.document["schemas"][schema["$ref"]]
     if isinstance(value, list):
@@ -257,7 +261,11 @@ def _required(schema: dict, value: Any, where: str, method: Method, missing: lis
         path = f"{where}.{_snake(name)}" if where else _snake(name)
         if name in value:
             _required(about, value[name], path, method, missing)
-        if about.get("description", "").startswith("Required.") and value.get(name) in (None, "", []):
+        if about.get("description", "").startswith("Required.") and value.get(name) in (
+            None,
+            "",
+            [],
+        ):
             missing.append(path)
 
 
@@ -275,7 +283,9 @@ def _bad(field_name: str, message: str) -> ApiError:
 
 def _from_text(about: dict, text: str) -> Any:
     if about["type"] == "boolean":
-        return {"true": True, "false": False, "1": True, "0": False, "": False}.get(text.lower(), text)
+        return {"true": True, "false": False, "1": True, "0": False, "": False}.get(
+            text.lower(), text
+        )
     if about["type"] in ("integer", "number"):
         return text or "0"
     return int(text) if "enum" in about and text.isdecimal() else text
@@ -293,7 +303,7 @@ def _tree(head: str) -> dict:
     tree: dict = {}
     for method in methods(head):
         path = method.about.get("flatPath") or method.document["servicePath"] + method.about["path"]
-        path, colon, custom = path.rpartition(":") if ":" in path.split("/")[-1] else (path, "", "")
+        path, _, custom = path.rpartition(":") if ":" in path.split("/")[-1] else (path, "", "")
         node = tree
         for segment in path.split("/"):
             node = node.setdefault("*" if segment.startswith("{") else segment, {})

@@ -1,4 +1,4 @@
-"""Cloud Logging over files: DIR/logs/<resource type>/<id>/<task>.jsonl, a line `{"t","m","s"}` each."""
+"""Cloud Logging over files: DIR/logs/TYPE/ID/TASK.jsonl, one `{"t","m","s"}` a line."""
 
 import json
 import re

@@ -1,5 +1,6 @@
 """Long-running operations: durable, so that work cut short by a kill is taken up again."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -80,10 +81,8 @@ def _run(cloud: Cloud, operation: dict) -> None:
             current["metadata"].setdefault("genericMetadata", {})["updateTime"] = now()
             return shown(current) | {"done": True} | result
 
-        try:
+        with contextlib.suppress(KeyError):  # deleted meanwhile
             cloud.state.update(operation["name"], end)
-        except KeyError:
-            pass  # deleted meanwhile
 
     threading.Thread(target=run, daemon=True, name=operation["name"]).start()
 

@@ -23,15 +23,16 @@ ENUM_NUMBERS = {
 }  # fmt: skip
 
 # Regions of the training and prediction services [D: general/locations].
-LOCATIONS = set(
-    """africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3
-    asia-south1 asia-south2 asia-southeast1 asia-southeast2 australia-southeast1
-    australia-southeast2 europe-central2 europe-north1 europe-southwest1 europe-west1 europe-west12
-    europe-west2 europe-west3 europe-west4 europe-west6 europe-west8 europe-west9 me-central1
-    me-central2 me-west1 northamerica-northeast1 northamerica-northeast2 southamerica-east1
-    southamerica-west1 us-central1 us-east1 us-east4 us-east5 us-south1 us-west1 us-west2 us-west3
-    us-west4""".split()
-)
+LOCATIONS = {
+    "africa-south1", "asia-east1", "asia-east2", "asia-northeast1", "asia-northeast2",
+    "asia-northeast3", "asia-south1", "asia-south2", "asia-southeast1", "asia-southeast2",
+    "australia-southeast1", "australia-southeast2", "europe-central2", "europe-north1",
+    "europe-southwest1", "europe-west1", "europe-west12", "europe-west2", "europe-west3",
+    "europe-west4", "europe-west6", "europe-west8", "europe-west9", "me-central1",
+    "me-central2", "me-west1", "northamerica-northeast1", "northamerica-northeast2",
+    "southamerica-east1", "southamerica-west1", "us-central1", "us-east1", "us-east4",
+    "us-east5", "us-south1", "us-west1", "us-west2", "us-west3", "us-west4",
+}  # fmt: skip
 
 Problems = Iterator[tuple[str, str]]
 RULES: dict[str, list[Callable[[dict, dict], Problems]]] = {}
@@ -84,7 +85,7 @@ def check(method_id: str, path: dict, query: dict, body: dict) -> None:
 @rule("customJobs.create", "endpoints.create", "endpoints.patch", "models.patch",
       "batchPredictionJobs.create", "hyperparameterTuningJobs.create")  # fmt: skip
 def display_name_and_labels(body: dict, query: dict) -> Problems:
-    """[P] display_name: up to 128 characters; labels as resource-manager/docs/best-practices-labels."""
+    """[P] display_name: up to 128 characters; labels as the field's comment says."""
     if len(body.get("displayName", "")) > 128:
         yield "display_name", "Display name must be at most 128 characters."
     labels = body.get("labels", {})
@@ -225,7 +226,9 @@ def batch_prediction(body: dict, query: dict) -> Problems:
     for uri in uris:
         if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", uri):
             yield "uri", f"{uri!r}; expected gs://BUCKET/NAME."
-    yield from dedicated_resources(body.get("dedicatedResources"), "dedicated_resources", batch=True)
+    yield from dedicated_resources(
+        body.get("dedicatedResources"), "dedicated_resources", batch=True
+    )
 
 
 def dedicated_resources(resources: dict | None, where: str, *, batch: bool = False) -> Problems:

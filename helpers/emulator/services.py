@@ -1,4 +1,4 @@
-"""Service Usage and IAM service accounts: kept as they are asked for; nothing here has an effect."""
+"""Service Usage and IAM service accounts: kept as asked for; nothing here has an effect."""
 
 import hashlib
 import re
@@ -17,7 +17,8 @@ def project_number(project: str) -> str:
     """A number for a project id, always the same."""
     if project.isdecimal():
         return project
-    return str(10**11 + int(hashlib.sha256(project.encode()).hexdigest()[:12], 16) % 9 * 10**11)
+    digest = hashlib.sha256(project.encode()).hexdigest()
+    return str(10**11 + int(digest[:12], 16) % (9 * 10**11))
 
 
 def _service(call: Call, name: str) -> dict:

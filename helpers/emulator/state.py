@@ -27,7 +27,7 @@ class State:
                     f"{found}, this one reads {VERSION}). Upgrade, or name another folder in "
                     "LOCAL_CLOUD_DIR."
                 )
-            # A killed process loses nothing in WAL mode; only a power cut could lose the last writes.
+            # A killed process loses nothing in WAL mode; a power cut could lose the last writes.
             self._db.executescript(
                 f"""PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
                 CREATE TABLE IF NOT EXISTS resources (

@@ -1,0 +1,336 @@
+"""Cloud Build and Artifact Registry without Docker: an image is a folder and a Dockerfile."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+import tarfile
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+from helpers.emulator import buckets, logs, operations
+from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now, page
+
+METADATA = "type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata"
+BUILD = "type.googleapis.com/google.devtools.cloudbuild.v1.Build"
+IMAGE = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([^/]+)/([^/]+)/([\w./-]+?)(?::([\w.-]+))?")
+
+
+class BuildError(Exception):
+    """A step of a build failed; the message is the log's last line."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a container starts from; `root` is a folder on this machine."""
+
+    root: str
+    workdir: str
+    env: dict[str, str]
+    entrypoint: list[str]
+    cmd: list[str]
+    base: str
+
+    def inside(self, text: str) -> str:
+        """`text` with an absolute path of the image (alone or as --name=/path) mapped to ours."""
+        head, sign, path = text.rpartition("=") if text.startswith("-") else ("", "", text)
+        mapped = Path(self.root) / path.lstrip("/")
+        return f"{head}{sign}{mapped}" if path.startswith("/") and mapped.exists() else text
+
+
+def image(cloud: Cloud, uri: str) -> Image | None:
+    """The image of that address, if it was built here."""
+    kept = cloud.state.get(f"image/{uri}")
+    return Image(**kept) if kept else None
+
+
+# --- Cloud Build
+
+
+@method("cloudbuild.projects.locations.builds.create", "cloudbuild.projects.builds.create")
+def create_build(call: Call) -> dict:
+    parent = call.path.get("parent") or f"projects/{call.path['projectId']}/locations/global"
+    source = call.body.get("source", {}).get("storageSource", {})
+    if not source.get("bucket") or not source.get("object"):
+        raise ApiError(400, "Only builds of a storageSource {bucket, object} are emulated.")
+    if not call.body.get("steps"):
+        raise ApiError(400, "Invalid build: no build steps specified.")
+    build_id = f"{int(call.state.next_id()):08x}-0000-4000-8000-000000000000"
+    name = f"{parent}/builds/{build_id}"
+    link = f"{call.cloud.url}/v1/{name}"
+    build = call.body | {
+        "id": build_id, "name": name, "projectId": parent.split("/")[1], "status": "QUEUED",
+        "createTime": now(), "logUrl": link,
+    }  # fmt: skip
+    call.state.put("build", name, build, parent=parent)
+    return operations.start(
+        call.cloud, parent, run_build, {"name": name}, metadata={"@type": METADATA, "build": build}
+    )
+
+
+@method("cloudbuild.projects.locations.builds.get", "cloudbuild.projects.builds.get")
+def get_build(call: Call) -> dict:
+    if "name" in call.path:
+        return found(call, call.path["name"])
+    name = f"projects/{call.path['projectId']}/locations/global/builds/{call.path['id']}"
+    return found(call, name)
+
+
+@method("cloudbuild.projects.locations.builds.list", "cloudbuild.projects.builds.list")
+def list_builds(call: Call) -> dict:
+    parent = call.path.get("parent") or f"projects/{call.path['projectId']}/locations/global"
+    return page(call, call.state.list("build", parent)[::-1], "builds")
+
+
+@operations.work
+def run_build(cloud: Cloud, name: str) -> dict:
+    build = cloud.state.update(name, lambda b: b | {"status": "WORKING", "startTime": now()})
+    lines: list[str] = []
+    folder = cloud.folder / "images" / build["id"]
+    try:
+        _unpack(cloud, build["source"]["storageSource"], folder / "source")
+        made = _dockerfile(cloud, folder, build.get("substitutions", {}), lines)
+        for uri in build.get("images", []):
+            _push(cloud, build, uri, made)
+            lines.append(f"Pushed {uri}")
+        end = {
+            "status": "SUCCESS",
+            "results": {"images": [{"name": u} for u in build.get("images", [])]},
+        }
+    except (BuildError, ApiError) as error:
+        lines.append(f"ERROR: {error}")
+        end = {"status": "FAILURE", "statusDetail": str(error)}
+    shutil.rmtree(folder / "source", ignore_errors=True)
+    logs.write(cloud, "build", build["id"], lines, task="build")
+    build = cloud.state.update(name, lambda b: b | end | {"finishTime": now()})
+    if build["status"] != "SUCCESS":
+        raise ApiError(400, f"Build failed: {build['statusDetail']}", status="FAILED_PRECONDITION")
+    return {"@type": BUILD} | build
+
+
+def _unpack(cloud: Cloud, source: dict, folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = buckets.path_of(cloud, f"gs://{source['bucket']}/{source['object']}")
+    try:
+        with tarfile.open(path) as tar:
+            tar.extractall(folder, filter="data")
+    except FileNotFoundError as error:
+        raise BuildError(f"Source gs://{source['bucket']}/{source['object']} not found.") from error
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BuildError(f"The source can't be unpacked: {error}") from error
+
+
+def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> Image:
+    """Read the Dockerfile and do what can be done without Docker; the log says the rest."""
+    source, root = folder / "source", folder / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    try:
+        text = (source / "Dockerfile").read_text()
+    except OSError as error:
+        raise BuildError("unable to read Dockerfile in the source") from error
+    text = re.sub(r"\\\s*\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", text))
+    base, workdir, env, entrypoint, cmd = "", "/", {}, [], []
+    steps = [step.strip() for step in text.splitlines() if step.strip()]
+    for number, step in enumerate(steps, 1):
+        word, _, rest = step.partition(" ")
+        rest = _expand(rest.strip(), values | env)
+        lines.append(f"Step {number}/{len(steps)} : {word.upper()} {rest}")
+        if word.upper() == "FROM":
+            if base:
+                raise BuildError("Builds of several stages are not emulated.")
+            base = rest.split()[0]
+            below = image(cloud, base)
+            if below:
+                shutil.copytree(below.root, root, dirs_exist_ok=True)
+                base, workdir, env = below.base, below.workdir, dict(below.env)
+                entrypoint, cmd = below.entrypoint, below.cmd
+        elif not base and word.upper() != "ARG":
+            raise BuildError(f"The Dockerfile must start with FROM; found {word}.")
+        elif word.upper() == "WORKDIR":
+            workdir = str(PurePosixPath(workdir) / rest)
+            _below(root, workdir).mkdir(parents=True, exist_ok=True)
+        elif word.upper() in ("COPY", "ADD"):
+            _copy(source, root, workdir, rest)
+        elif word.upper() == "ENV":
+            pairs = shlex.split(rest) if "=" in rest.split()[0] else ["=".join(rest.split(None, 1))]
+            env |= dict(pair.split("=", 1) for pair in pairs)
+        elif word.upper() == "ENTRYPOINT":
+            entrypoint, cmd = _words(rest), []
+        elif word.upper() == "CMD":
+            cmd = _words(rest)
+        elif word.upper() == "RUN":
+            _run(root, workdir, rest, lines)
+        else:
+            lines.append(f" ---> {word.upper()} has no effect here")
+    if not base:
+        raise BuildError("The Dockerfile is empty.")
+    return Image(str(root), workdir, env, entrypoint, cmd, base)
+
+
+def _expand(text: str, values: dict[str, str]) -> str:
+    return re.sub(r"\$\{?(\w+)\}?", lambda m: values.get(m[1], m[0]), text)
+
+
+def _copy(source: Path, root: Path, workdir: str, rest: str) -> None:
+    *froms, to = [word for word in shlex.split(rest) if not word.startswith("--")]
+    target = _below(root, str(PurePosixPath(workdir) / to))
+    for word in froms:
+        matches = sorted(source.glob(word.strip("/"))) if word.strip("./") else [source]
+        if not matches:
+            raise BuildError(f"COPY failed: {word} is not in the source.")
+        for match in matches:
+            if match.is_dir():
+                shutil.copytree(match, target, dirs_exist_ok=True)
+            else:
+                into = target / match.name if to.endswith(("/", ".")) or len(froms) > 1 else target
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(match, into)
+
+
+def _run(root: Path, workdir: str, command: str, lines: list[str]) -> None:
+    """pip's requirements must be satisfied by this Python; anything else has no effect here."""
+    if not re.search(r"\bpip3?\s+install\b", command):
+        lines.append(" ---> has no effect here: the local cloud runs no commands in builds")
+        return
+    wanted: list[str] = []
+    for name in re.findall(r"(?:-r|--requirement)[ =](\S+)", command):
+        path = _below(root, str(PurePosixPath(workdir) / name))
+        wanted += path.read_text().splitlines() if path.is_file() else []
+    words = shlex.split(re.split(r"\bpip3?\s+install\b", command)[1].split("&&")[0].split(";")[0])
+    skip = {i + 1 for i, word in enumerate(words) if word in ("-r", "--requirement", "-c")}
+    wanted += [w for i, w in enumerate(words) if not w.startswith("-") and i not in skip]
+    wrong = [problem for line in wanted for problem in _unsatisfied(line)]
+    if wrong:
+        python = ".".join(map(str, sys.version_info[:3]))
+        raise BuildError(
+            f"This machine's Python {python} stands in for the image and does not satisfy: "
+            + "; ".join(wrong)
+        )
+    lines.append(f" ---> {len(wanted)} requirements are satisfied by this machine's Python")
+
+
+def _unsatisfied(line: str) -> list[str]:
+    text = re.split(r"\s--|\s#|\\$", line.strip())[0].strip()
+    if not text or text.startswith(("#", "-")):
+        return []
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement:
+        return [f"{text!r} (not a requirement)"]
+    if requirement.marker and not requirement.marker.evaluate():
+        return []
+    try:
+        version = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return [f"{text} (not installed)"]
+    fits = requirement.specifier.contains(version, prereleases=True)
+    return [] if fits else [f"{text} (installed: {version})"]
+
+
+def _words(rest: str) -> list[str]:
+    if rest.startswith("["):
+        try:
+            return [str(word) for word in json.loads(rest)]
+        except ValueError as error:
+            raise BuildError(f"not a JSON list: {rest}") from error
+    return ["/bin/sh", "-c", rest]
+
+
+def _below(root: Path, path: str) -> Path:
+    made = (root / path.lstrip("/")).resolve()
+    if not made.is_relative_to(root.resolve()):
+        raise BuildError(f"{path} leaves the image.")
+    return made
+
+
+# --- Artifact Registry
+
+
+def _push(cloud: Cloud, build: dict, uri: str, made: Image) -> None:
+    match = IMAGE.fullmatch(uri)
+    if not match:
+        raise BuildError(f"{uri} is not LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/NAME:TAG.")
+    location, project, repository, name, tag = match.groups(default="latest")
+    parent = f"projects/{project}/locations/{location}/repositories/{repository}"
+    if cloud.state.get(parent) is None:
+        raise BuildError(f'name unknown: Repository "{repository}" not found in {location}.')
+    package = f"{parent}/packages/{name.replace('/', '%2F')}"
+    version = f"{package}/versions/sha256:{build['id'].replace('-', '')}"
+    moment = {"createTime": now(), "updateTime": now()}
+    cloud.state.put("package", package, {"name": package} | moment, parent=parent)
+    cloud.state.put("image", f"image/{uri}", asdict(made), parent=parent)
+    tag_name = f"{package}/tags/{tag}"
+    cloud.state.put("tag", tag_name, {"name": tag_name, "version": version}, parent=package)
+
+
+@method("artifactregistry.projects.locations.repositories.create")
+def create_repository(call: Call) -> dict:
+    parent, chosen = call.path["parent"], call.query.get("repositoryId", "")
+    if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", chosen):
+        raise ApiError(400, f"repositoryId {chosen!r}; expected up to 63 of [a-z0-9-].")
+    if call.body.get("format") != "DOCKER":
+        raise ApiError(400, "Only repositories of format DOCKER are emulated.")
+    name = f"{parent}/repositories/{chosen}"
+    moment = {"createTime": now(), "updateTime": now()}
+    repository = {"name": name, "mode": "STANDARD_REPOSITORY"} | call.body | moment
+    try:
+        call.state.create("repository", name, repository, parent=parent)
+    except KeyError as error:
+        raise ApiError(409, "the repository already exists") from error
+    kind = "type.googleapis.com/google.devtools.artifactregistry.v1."
+    response, about = {"@type": kind + "Repository"}, {"@type": kind + "OperationMetadata"}
+    return operations.finished(call.cloud, parent, response | repository, metadata=about)
+
+
+@method("artifactregistry.projects.locations.repositories.get")
+def get_repository(call: Call) -> dict:
+    return found(call, call.path["name"])
+
+
+@method("artifactregistry.projects.locations.repositories.list")
+def list_repositories(call: Call) -> dict:
+    return page(call, call.state.list("repository", call.path["parent"]), "repositories")
+
+
+@method("artifactregistry.projects.locations.repositories.delete")
+def delete_repository(call: Call) -> dict:
+    name = call.path["name"]
+    found(call, name)
+    for package in call.state.list("package", name):
+        for tag in call.state.list("tag", package["name"]):
+            call.state.delete(tag["name"])
+        call.state.delete(package["name"])
+    for uri in call.state.names("image", f"image/{_address(name)}/"):
+        shutil.rmtree(Path(call.state.get(uri)["root"]).parent, ignore_errors=True)
+        call.state.delete(uri)
+    call.state.delete(name)
+    kind = "type.googleapis.com/google.devtools.artifactregistry.v1.OperationMetadata"
+    empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+    parent = name.rpartition("/repositories/")[0]
+    return operations.finished(call.cloud, parent, empty, metadata={"@type": kind})
+
+
+@method("artifactregistry.projects.locations.repositories.packages.list")
+def list_packages(call: Call) -> dict:
+    return page(call, call.state.list("package", call.path["parent"]), "packages")
+
+
+@method("artifactregistry.projects.locations.repositories.packages.tags.get")
+def get_tag(call: Call) -> dict:
+    return found(call, call.path["name"])
+
+
+@method("artifactregistry.projects.locations.repositories.packages.tags.list")
+def list_tags(call: Call) -> dict:
+    return page(call, call.state.list("tag", call.path["parent"]), "tags")
+
+
+def _address(repository: str) -> str:
+    _, project, _, location, _, name = repository.split("/")
+    return f"{location}-docker.pkg.dev/{project}/{name}"
