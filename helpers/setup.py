@@ -33,7 +33,8 @@ def setup(session: Session, *, apply: bool = False) -> pd.DataFrame:
     state = _state(off, apply)
     if state == "made":
         body = {"serviceIds": off}
-        session.wait(session.call(services.batchEnable(parent=project, body=body), repeatable=True))
+        request = services.batchEnable(parent=project, body=body)
+        session.wait(session.call(request, repeatable=True), api="serviceusage")
     rows.append(("services", ", ".join(SERVICES), state, "free; using them bills"))
 
     buckets = session.service("storage").buckets()
