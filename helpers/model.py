@@ -15,17 +15,15 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import data
+from helpers import data, schema
 from helpers.errors import SettingError
 
-MISSING = float(np.finfo("float32").min)  # a missing number on the wire, as JSON has no NaN
-VOCABULARY = 50  # levels of a text column that get a column each; the rest share one
-LEVELS = 50  # levels of a text column that the instance schema names
+VOCABULARY = 50  # levels of a text column that get an own place; the rest share one
 
 
 @keras.saving.register_keras_serializable("helpers")
 class Encode(keras.layers.Layer):
-    """Named scalars to one matrix, with the statistics of the training rows.
+    """Named scalars to one matrix.
 
     `numbers`: column -> [mean, sd, had gaps]; `texts`: column -> [levels, had rarer levels].
     """
@@ -39,25 +37,22 @@ class Encode(keras.layers.Layer):
         if self.numbers:
             mean, sd, gaps = np.array(list(self.numbers.values()), "float32").T
             x = tf.stack([inputs[name] for name in self.numbers], axis=1)  # (batch, numbers)
-            # `not >` is true of the sentinel and of NaN alike
-            missing = tf.logical_not(x > MISSING)
+            missing = tf.logical_not(x > schema.MISSING)  # true of the sentinel and of NaN
             parts.append((tf.where(missing, mean, x) - mean) / sd)
             if gaps.any():
                 parts.append(tf.cast(tf.gather(missing, np.flatnonzero(gaps), axis=1), "float32"))
-        for name, (levels, rest) in self.texts.items():
-            # a comparison needs no table, so the graph can be frozen and holds no state
-            hit = tf.cast(tf.equal(inputs[name][:, None], tf.constant(levels)), "float32")
-            parts.append(hit)
-            if rest:
-                parts.append(1 - tf.reduce_sum(hit, axis=1, keepdims=True))
+        for name, (levels, rarer) in self.texts.items():
+            # comparing needs no lookup table, so the graph holds no state and can be frozen
+            place = tf.cast(tf.equal(inputs[name][:, None], tf.constant(levels)), "float32")
+            parts.append(place)
+            if rarer:
+                parts.append(1 - tf.reduce_sum(place, axis=1, keepdims=True))
         return tf.concat(parts, axis=1)
 
-    def compute_output_shape(self, input_shape):
-        gaps = sum(gap for _, _, gap in self.numbers.values())
-        return (None, len(self.numbers) + gaps + sum(len(v) + r for v, r in self.texts.values()))
-
     def compute_output_spec(self, inputs):
-        return keras.KerasTensor(self.compute_output_shape(None), dtype="float32")
+        width = len(self.numbers) + sum(gaps for _, _, gaps in self.numbers.values())
+        width += sum(len(levels) + rarer for levels, rarer in self.texts.values())
+        return keras.KerasTensor((None, width), dtype="float32")
 
     def get_config(self) -> dict:
         return super().get_config() | {"numbers": self.numbers, "texts": self.texts}
@@ -67,9 +62,10 @@ def encode(table) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
     """The inputs of a model for this table, and their numeric form.
 
     Numbers are standardised; a missing one (NaN, or float32's lowest value) becomes the mean, and
-    a second column says so where training had gaps. A text becomes one column a level: the 50 most
-    frequent, rarer ones share a column, and a level never seen is all zeros. A missing text ("")
-    is a level like the others. All statistics come from `table.train` alone.
+    where training had gaps a second column says so. A text becomes one column a level: the 50 most
+    frequent, then one for all rarer or unknown ones; where training had no rarer ones an unknown
+    level is all zeros, as weights that never saw a row would be noise. A missing text ("") is a
+    level like the others. All statistics come from `table.train` alone.
 
     Returns:
         ({column: scalar input}, (batch, width) float32)
@@ -78,20 +74,15 @@ def encode(table) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
     for name in table.features:
         column = table.train[name]
         if table.kinds[name] == "number":
-            sd = float(column.std(ddof=0))
-            known = [float(column.mean()), sd if sd > 0 else 1.0]
-            numbers[name] = [*(known if column.notna().any() else (0.0, 1.0))]
-            numbers[name].append(int(column.isna().any()))
             inputs[name] = keras.Input((), name=name, dtype="float32")
+            sd = float(column.std(ddof=0))
+            mean = float(np.nan_to_num(column.mean()))
+            numbers[name] = [mean, sd if sd > 0 else 1.0, int(column.isna().any())]
         else:
-            levels = (
-                _texts(column)
-                .value_counts()
-                .sort_index()
-                .sort_values(ascending=False, kind="stable")
-            )
-            texts[name] = [list(levels.index[:VOCABULARY]), int(len(levels) > VOCABULARY)]
             inputs[name] = keras.Input((), name=name, dtype="string")
+            counts = pd.Series(_values(table, column)).value_counts()
+            levels = sorted(counts.index, key=lambda level: (-counts[level], level))
+            texts[name] = [levels[:VOCABULARY], int(len(levels) > VOCABULARY)]
     return inputs, Encode(numbers, texts, name="encode")(inputs)
 
 
@@ -117,46 +108,37 @@ def batches(
 
     Args:
         frame: rows with the table's features, and its target if labels are wanted.
-        seed: None gives one pass in order. A number gives epoch after epoch without end, each
-            row once an epoch, in an order that depends on the seed and the epoch's number alone,
-            so that training which stopped can go on from any epoch: pass `steps_per_epoch` to fit.
-        start_epoch: the first epoch's number, from 0.
+        seed: None gives one pass in order. A number gives epoch after epoch without end, each row
+            once an epoch; the order depends on the seed and the epoch's number alone, so that
+            training which stopped can go on at `start_epoch`. Give `steps_per_epoch` to fit.
     Returns:
         ({column: (batch,)}, labels (batch,)); labels are float32 in the target's unit, or class
         indexes. An epoch's last batch holds what is left.
     """
     if batch_size < 1:
-        raise SettingError(f"BATCH_SIZE={batch_size}; expected 1 or more.")
-    numbers = [name for name in table.features if table.kinds[name] == "number"]
-    texts = [name for name in table.features if table.kinds[name] != "number"]
-    # one matrix a kind: a batch is one gather, however many columns there are
-    number = tf.constant(frame[numbers].to_numpy("float32"))
-    text = tf.constant(frame[texts].apply(_texts).to_numpy(str).tolist(), tf.string, None)
-    text = tf.reshape(text, (len(frame), len(texts)))
-    labels = _labels(table, frame[table.target]) if table.target in frame else None
-
-    def rows(index):
-        columns = dict(zip(numbers, tf.unstack(tf.gather(number, index), len(numbers), 1)))
-        columns |= zip(texts, tf.unstack(tf.gather(text, index), len(texts), 1))
-        return columns if labels is None else (columns, tf.gather(labels, index))
+        raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
+    rows = {name: tf.constant(_values(table, frame[name])) for name in table.features}
+    if table.target in frame:
+        rows = (rows, tf.constant(_values(table, frame[table.target])))
 
     def epoch(number):
-        order = tf.range(len(frame))
-        order = tf.random.experimental.stateless_shuffle(order, tf.stack([seed, number]))
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(frame)), [seed, number])
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
+    def take(index):
+        return tf.nest.map_structure(lambda column: tf.gather(column, index), rows)
+
     if seed is None:
-        index = tf.data.Dataset.range(len(frame)).batch(batch_size)
-    else:
-        index = tf.data.Dataset.counter(start_epoch).flat_map(epoch)
-    return index.map(rows).prefetch(tf.data.AUTOTUNE)
+        return tf.data.Dataset.range(len(frame)).batch(batch_size).map(take).cache()
+    index = tf.data.Dataset.counter(start_epoch).flat_map(epoch)
+    return index.map(take).prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_execution(steps_per_epoch: int) -> int:
     """How many training steps Keras should run in one call, so that Python is not the brake.
 
-    A divisor of `steps_per_epoch` (an execution never crosses an epoch): the largest up to 512, or
-    where that would be under 32 the next larger one.
+    A divisor of `steps_per_epoch`, because an execution must not cross an epoch: the largest up to
+    512, or the next larger one where that is under 32.
     """
     divisors = [n for n in range(1, steps_per_epoch + 1) if steps_per_epoch % n == 0]
     small = max(n for n in divisors if n <= 512)
@@ -164,7 +146,7 @@ def steps_per_execution(steps_per_epoch: int) -> int:
 
 
 def scores(model: keras.Model, table, frame: pd.DataFrame) -> pd.DataFrame:
-    """Score rows with a model in memory; the columns are those of `helpers.predict`.
+    """Score rows with a model in memory; same form as `helpers.predict`.
 
     Returns:
         (n, 1) answers in the target's unit, or (n, 1 + classes): the class and a probability each.
@@ -173,89 +155,51 @@ def scores(model: keras.Model, table, frame: pd.DataFrame) -> pd.DataFrame:
     answers = np.concatenate([model(columns, training=False).numpy() for columns in rows])
     if table.task == "regression":
         return pd.DataFrame({table.target: answers}, index=frame.index)
-    probabilities = {data.probability_name(c): answers[:, i] for i, c in enumerate(table.classes)}
     best = np.array(table.classes, object)[answers.argmax(axis=1)]
-    return pd.DataFrame({table.target: best} | probabilities, index=frame.index)
+    shares = {data.probability_name(c): answers[:, i] for i, c in enumerate(table.classes)}
+    return pd.DataFrame({table.target: best} | shares, index=frame.index)
 
 
 def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
     """Write the model as TensorFlow Serving takes it: raw values in, readable answers out.
 
     Inputs are one scalar a feature, named as the column. Outputs are the target (regression), or
-    the class and one probability a class. `assets.extra/` describes both.
+    the class and one probability a class. `assets.extra/` describes both (see schema.py).
 
     Returns:
-        `folder`/1. What was there is replaced as a whole, or not at all.
+        `folder`/1; what was there before is replaced once the new model is complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".export-", dir=folder))
-    kinds = {name: "float32" if table.kinds[name] == "number" else "string" for name in model.input}
 
     def serve(columns):
         answers = model(columns, training=False)
         if table.task == "regression":
             return {table.target: answers}
         best = tf.gather(tf.constant(table.classes), tf.argmax(answers, axis=1))
-        names = [data.probability_name(name) for name in table.classes]
-        return {table.target: best} | dict(zip(names, tf.unstack(answers, len(names), axis=1)))
+        shares = tf.unstack(answers, len(table.classes), axis=1)
+        names = map(data.probability_name, table.classes)
+        return {table.target: best} | dict(zip(names, shares, strict=True))
 
+    spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
-    spec = {name: tf.TensorSpec([None], kind, name=name) for name, kind in kinds.items()}
     signature = tf.function(serve, input_signature=[spec]).get_concrete_function()
-    tf.saved_model.save(module, str(made), signatures={"serving_default": signature})
-    extra = made / "assets.extra"
-    extra.mkdir()
-    (extra / "instance.yaml").write_text(json.dumps(_instance(table), indent=1))
-    (extra / "prediction.yaml").write_text(json.dumps(_prediction(table), indent=1))
-    shutil.rmtree(folder / "1", ignore_errors=True)
-    made.chmod(0o755)
-    return made.rename(folder / "1")
+    instance = schema.instance(table) | {"x-tensorflow": tf.__version__}
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
+        made = Path(beside, "1")
+        tf.saved_model.save(module, str(made), signatures={"serving_default": signature})
+        (made / "assets.extra").mkdir()
+        for name, about in {"instance": instance, "prediction": schema.prediction(table)}.items():
+            (made / "assets.extra" / f"{name}.yaml").write_text(json.dumps(about, indent=1))
+        shutil.rmtree(folder / "1", ignore_errors=True)
+        return made.rename(folder / "1")
 
 
-def _instance(table) -> dict:
-    """The shape of one row, as OpenAPI says it (JSON is YAML)."""
-    properties = {}
-    for name in table.features:
-        column = table.train[name]
-        about = {"nullable": bool(column.isna().any())}
-        if table.kinds[name] == "number":
-            about = {"type": "number"} | about
-            if column.notna().any():
-                about |= {"minimum": float(column.min()), "maximum": float(column.max())}
-        else:
-            levels = sorted(set(column.dropna()))
-            about = {"type": "string"} | about
-            about |= {"enum": levels} if len(levels) <= LEVELS else {}
-        properties[name] = about
-    example = table.proposed[list(table.features)].iloc[0]
-    return {
-        "title": table.name,
-        "type": "object",
-        "required": list(table.features),
-        "properties": properties,
-        "example": {name: None if pd.isna(v) else v for name, v in example.items()},
-        "x-missing": {"number": MISSING, "string": ""},
-        "x-tensorflow": tf.__version__,
-    }
-
-
-def _prediction(table) -> dict:
-    about = {"title": table.target, "type": "number", "x-task": table.task, "x-unit": table.unit}
-    if table.task == "regression":
-        return about
-    properties = {table.target: {"type": "string", "enum": list(table.classes)}}
-    properties |= {data.probability_name(name): {"type": "number"} for name in table.classes}
-    return about | {"type": "object", "properties": properties}
-
-
-def _texts(column: pd.Series) -> pd.Series:
-    return column.astype(object).where(column.notna(), "").astype(str)
-
-
-def _labels(table, target: pd.Series) -> tf.Tensor:
-    if table.task == "regression":
-        return tf.constant(target.to_numpy("float32"))
-    index = {name: i for i, name in enumerate(table.classes)}
-    return tf.constant(target.map(index).to_numpy("int64"))
+def _values(table, column: pd.Series) -> np.ndarray:
+    """A column as tensors take it: float32 with NaN, text with "", or class indexes."""
+    if column.name == table.target and table.task != "regression":
+        return column.map({name: i for i, name in enumerate(table.classes)}).to_numpy("int64")
+    if table.kinds.get(column.name, "number") == "number":
+        return column.to_numpy("float32")
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(object)
