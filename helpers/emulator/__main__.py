@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -67,11 +68,9 @@ def stop(folder: Path) -> int:
         print(f"No local cloud runs in {folder}.")
         return 0
     process.terminate()
-    try:
-        process.wait(timeout=30)
-    except psutil.TimeoutExpired:
+    if not _gone(process, 30):
         process.kill()
-        process.wait(timeout=10)
+        _gone(process, 10)
     (folder / "emulator.json").unlink(missing_ok=True)
     print(f"Local cloud in {folder} ended; its state is kept.")
     return 0
@@ -167,6 +166,19 @@ def _process(folder: Path) -> psutil.Process | None:
         return process if "helpers.emulator" in process.cmdline() else None
     except (OSError, ValueError, KeyError, psutil.Error):
         return None
+
+
+def _gone(process: psutil.Process, timeout_s: float) -> bool:
+    """Wait for its end; one whose parent has not asked for its exit code is gone as well."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 if __name__ == "__main__":

@@ -268,12 +268,8 @@ async def insert_object(call: Call) -> dict | Response:
 
 
 async def _open_session(call: Call, bucket: str) -> Response:
-    raw = b"".join([chunk async for chunk in call.request.stream()])
-    try:
-        about = json.loads(raw) if raw.strip() else {}
-        name = call.query.get("name") or about.get("name", "")
-    except (ValueError, AttributeError) as error:
-        raise ApiError(400, "Invalid JSON payload received.") from error
+    about = _json(b"".join([chunk async for chunk in call.request.stream()]))
+    name = call.query.get("name") or about.get("name", "")
     headers = call.request.headers
     about.setdefault("contentType", headers.get("x-upload-content-type"))
     _file(call.cloud, bucket, name)
@@ -353,23 +349,31 @@ async def _receive(call: Call, part: Path, *, at: int = 0, skip: int = 0) -> Non
 def _split_multipart(part: Path, content_type: str) -> dict:
     """Leave the second part's bytes in the file and give the first part, the metadata."""
     match = re.search(r'boundary="?([^";]+)"?', content_type)
-    try:
-        with open(part, "r+b") as file, mmap.mmap(file.fileno(), 0) as view:
-            mark = b"--" + match[1].encode()
-            head = view.index(b"\r\n\r\n", view.index(mark)) + 4
-            second = view.index(b"\r\n" + mark, head)
-            about = json.loads(view[head:second])
-            start = view.index(b"\r\n\r\n", second) + 4
-            kind = re.search(rb"(?i)content-type: *([^\r\n]+)", view[second:start])
-            stop = view.rindex(b"\r\n" + mark + b"--")
-            if stop < start or not isinstance(about, dict):
-                raise ValueError("no end")
-            view.move(0, start, stop - start)
-            size = stop - start
-        os.truncate(part, size)
-    except (ValueError, TypeError, OSError) as error:
-        raise ApiError(400, "Malformed multipart body.") from error
+    mark = b"\r\n--" + match[1].encode() if match else b""
+    with open(part, "r+b") as file:
+        view = mmap.mmap(file.fileno(), 0) if mark and os.fstat(file.fileno()).st_size else b""
+        head = view.find(b"\r\n\r\n") + 4
+        second = view.find(mark, head)
+        start = view.find(b"\r\n\r\n", second) + 4
+        stop = view.rfind(mark + b"--")
+        if not 4 <= head <= second < start <= stop:
+            raise ApiError(400, "Malformed multipart body.")
+        kind = re.search(rb"(?i)content-type: *([^\r\n]+)", view[second:start])
+        about = _json(view[head:second])
+        view.move(0, start, stop - start)
+        view.close()
+        file.truncate(stop - start)
     about.setdefault("contentType", kind[1].decode("latin-1") if kind else None)
+    return about
+
+
+def _json(raw: bytes) -> dict:
+    try:
+        about = json.loads(raw) if raw.strip() else {}
+    except ValueError as error:
+        raise ApiError(400, f"Invalid JSON payload received. {error}") from error
+    if not isinstance(about, dict):
+        raise ApiError(400, "Invalid JSON payload received. Root element must be a message.")
     return about
 
 
