@@ -65,6 +65,19 @@ class Endpoint:
     traffic: dict[str, int]
     models: dict[str, Model]
 
+    @property
+    def model(self) -> Model:
+        """The version with the most traffic.
+
+        Raises:
+            NotDeployedError: nothing serves here.
+        """
+        if not self.traffic:
+            raise NotDeployedError(
+                f'No model serves on endpoint "{self.name}". Run 03_deploy.ipynb.'
+            )
+        return self.models[max(self.traffic, key=self.traffic.get)]
+
     def _repr_html_(self) -> str:
         link = console(self.session, "endpoint", self.resource_name.rsplit("/", 1)[-1])
         shares = ", ".join(f"version {v}: {share} %" for v, share in self.traffic.items())

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 
-from helpers.deploy import Endpoint, Model, find_endpoint, find_model
+from helpers.deploy import Endpoint, find_endpoint, find_model
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SchemaError, near
 from helpers.session import RETRIED, last, pause
 
@@ -30,7 +30,7 @@ def predict(endpoint: Endpoint, frame: pd.DataFrame, *, timeout_s: float = 60) -
         SchemaError: a column or a value does not fit; nothing was sent.
     Source: REST v1 projects.locations.endpoints.predict
     """
-    model = _serving(endpoint)
+    model = endpoint.model
     columns = encode_columns(model.instance_schema, frame)
     names, n = list(columns), len(frame)
     probe = json.dumps(_instances(columns, names, 0, min(PROBE_ROWS, n)))
@@ -67,7 +67,7 @@ def predict_json(project: str, model: str, instances, version: str | None = None
     endpoint = find_endpoint(session, model)
     if version is not None:
         serving = [v for v, share in endpoint.traffic.items() if share == 100]
-        wanted = find_model(session, _serving(endpoint).name, version).version
+        wanted = find_model(session, endpoint.model.name, version).version
         if serving != [wanted]:
             raise NotDeployedError(
                 f'A predict call can\'t choose version "{version}": traffic of "{model}" is '
@@ -168,15 +168,6 @@ def _send(endpoint, columns, names, start: int, stop: int, timeout_s: float) -> 
             endpoint, columns, names, middle, stop, timeout_s
         )
     return post(endpoint, "predict", body, timeout_s=timeout_s)["predictions"]
-
-
-def _serving(endpoint: Endpoint) -> Model:
-    """The model version with the most traffic."""
-    if not endpoint.traffic:
-        raise NotDeployedError(
-            f'No model serves on endpoint "{endpoint.name}". Run 03_deploy.ipynb.'
-        )
-    return endpoint.models[max(endpoint.traffic, key=endpoint.traffic.get)]
 
 
 def _frame(schema: dict, answers: list, index: pd.Index) -> pd.DataFrame:
