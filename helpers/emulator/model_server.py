@@ -1,0 +1,460 @@
+"""TensorFlow Serving's REST contract on a SavedModel, as a process of its own.
+
+    python -P model_server.py --model_name=M --model_base_path=DIR --rest_api_port=8501
+
+takes tensorflow_model_server's arguments (those without a meaning here are ignored). It imports
+nothing of this package and ends when its standard input closes.
+"""
+
+import argparse
+import asyncio
+import base64
+import concurrent.futures
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+BATCH_ROWS = 256  # one run of the model takes together at most about this many waiting rows
+BIG_BYTES = 64 * 1024  # larger requests run by themselves, beside the small ones
+BIG_AT_ONCE = 4
+WAITING = 2000  # requests; more are refused, not kept
+
+
+class RequestError(Exception):
+    """The request does not fit the model; the message is the answer's `error`."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A way to call the model: one array an input, in order, gives one array an output."""
+
+    inputs: dict[str, Any]  # name → TensorSpec
+    outputs: dict[str, Any]
+    call: Callable[[list], list] = field(repr=False)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether every input and output has a free first dimension, one place a row."""
+        shapes = [spec.shape for spec in [*self.inputs.values(), *self.outputs.values()]]
+        return all(shape.rank and shape[0] is None for shape in shapes)
+
+
+@dataclass
+class Work:
+    """One parsed request."""
+
+    signature: Signature
+    columns: dict[str, list]  # input → values
+    rows: int
+    row_form: bool
+    answer: asyncio.Future | None = None
+
+
+# --- requests and answers
+
+
+def parse(body: bytes, signatures: dict[str, Signature]) -> Work:
+    """Raises: RequestError."""
+    try:
+        request = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        try:
+            request = json.loads(body)  # takes NaN and Infinity, as the original does
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"The request is not JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise RequestError("The request must be a JSON object.")
+    name = request.get("signature_name", "serving_default")
+    if name not in signatures:
+        raise RequestError(f"Serving signature name: {name!r} not found; there: {[*signatures]}")
+    signature = signatures[name]
+    if ("instances" in request) == ("inputs" in request):
+        raise RequestError(
+            'Expected either "instances" (rows) or "inputs" (columns) in the request.'
+        )
+    if "inputs" in request:
+        given = request["inputs"]
+        named = isinstance(given, dict) and set(given) != {"b64"}
+        columns = given if named else {next(iter(signature.inputs)): given}
+        _check_names(columns, signature)
+        sizes = {len(c) if isinstance(c, list) else 0 for c in columns.values()}
+        return Work(signature, columns, max(sizes, default=0) if len(sizes) == 1 else 0, False)
+    rows = request["instances"]
+    if not isinstance(rows, list) or not rows:
+        raise RequestError('"instances" must be a list with at least one row.')
+    if isinstance(rows[0], dict) and set(rows[0]) != {"b64"}:
+        _check_names(rows[0], signature)
+        size = len(signature.inputs)
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict) or len(row) != size:
+                raise RequestError(
+                    f"Row {i} of instances must be an object of {size} named inputs."
+                )
+        try:
+            columns = {name: [row[name] for row in rows] for name in signature.inputs}
+        except KeyError as error:
+            raise RequestError(f"A row of instances lacks the input {error}.") from error
+    elif len(signature.inputs) == 1:
+        columns = {next(iter(signature.inputs)): rows}
+    else:
+        raise RequestError(
+            f"Rows must be objects: the signature has the inputs {[*signature.inputs]}."
+        )
+    return Work(signature, columns, len(rows), True)
+
+
+def _check_names(given: dict, signature: Signature) -> None:
+    wanted = signature.inputs
+    missing, unknown = [n for n in wanted if n not in given], [n for n in given if n not in wanted]
+    if missing or unknown:
+        raise RequestError(f"Inputs missing: {missing}, unknown: {unknown}; expected {[*wanted]}.")
+
+
+def run(works: list[Work]) -> list[bytes | Exception]:
+    """Answer requests of one signature; together where that is possible."""
+    signature = works[0].signature
+    try:
+        names = list(signature.inputs)
+        columns = works[0].columns
+        if len(works) > 1:
+            columns = {n: [v for work in works for v in work.columns[n]] for n in names}
+        arrays = signature.call([_tensor(n, columns[n], signature.inputs[n]) for n in names])
+        total = sum(work.rows for work in works)
+        alike = all(array.ndim and len(array) == total for array in arrays)
+        if len(works) == 1:
+            return [_whole(works[0], arrays, alike)]
+        if not alike:
+            raise RequestError("the outputs are not one a row")
+        values = [_tokens(n, a) for n, a in zip(signature.outputs, arrays, strict=True)]
+        answers, start = [], 0
+        for work in works:
+            part = slice(start, start + work.rows)
+            answers.append(_render(work, [tokens[part] for tokens in values]))
+            start += work.rows
+        return answers
+    except Exception as error:
+        # One request's mistake must not be another's: each runs alone.
+        return [error] if len(works) == 1 else [run([work])[0] for work in works]
+
+
+def _whole(work: Work, arrays: list, alike: bool) -> bytes:
+    if work.row_form and not alike:
+        raise RequestError("The model's outputs are not one a row; use the column form (inputs).")
+    named = zip(work.signature.outputs, arrays, strict=True)
+    if alike:
+        return _render(work, [_tokens(name, array) for name, array in named])
+    parts = [b"%b:%b" % (orjson.dumps(n), _tokens(n, a[None])[0]) for n, a in named]
+    return b'{"outputs":%b}' % (parts[0].partition(b":")[2] if len(parts) == 1 else _object(parts))
+
+
+def _render(work: Work, values: list[list[bytes]]) -> bytes:
+    """`values`: for each output one JSON text a row."""
+    keys = [orjson.dumps(name) for name in work.signature.outputs]
+    if not work.row_form:
+        lists = [b"[%b]" % b",".join(column) for column in values]
+        named = [b"%b:%b" % pair for pair in zip(keys, lists, strict=True)]
+        return b'{"outputs":%b}' % (lists[0] if len(keys) == 1 else _object(named))
+    if len(keys) == 1:
+        return b'{"predictions":[%b]}' % b",".join(values[0])
+    row = _object([key.replace(b"%", b"%%") + b":%b" for key in keys])
+    return b'{"predictions":[%b]}' % b",".join([row % texts for texts in zip(*values, strict=True)])
+
+
+def _object(parts: list[bytes]) -> bytes:
+    return b"{%b}" % b",".join(parts)
+
+
+def _tokens(name: str, array) -> list[bytes]:
+    """One JSON text a row of an output."""
+    if array.dtype.kind in "OSU":
+        as_bytes = name.endswith("_bytes")  # TensorFlow Serving's convention for binary outputs
+        return [orjson.dumps(_readable(value, as_bytes)) for value in array.tolist()]
+    if array.dtype.kind == "f":
+        if array.dtype.itemsize == 2 or array.dtype.name == "bfloat16":
+            array = array.astype("float32")
+        if not abs(array).max(initial=0.0) < float("inf"):
+            return [json.dumps(row).encode() for row in array.tolist()]  # NaN, Infinity
+    if array.ndim == 1:
+        return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    array = array.copy(order="C")
+    return [orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in array]
+
+
+def _readable(value, as_bytes: bool):
+    if isinstance(value, list):
+        return [_readable(v, as_bytes) for v in value]
+    if as_bytes:
+        return {"b64": base64.b64encode(value).decode()}
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _tensor(name: str, values, spec):
+    import tensorflow as tf
+
+    if spec.dtype == tf.string:
+        values = _binary(values)
+    try:
+        tensor = tf.constant(values, spec.dtype)
+        fits = spec.shape.is_compatible_with(tensor.shape)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        said = str(error).splitlines()[0][:300]
+        kind = f"{spec.dtype.name}, shape {spec.shape}"
+        raise RequestError(
+            f"Input {name!r} ({kind}) can't be made of the values: {said}"
+        ) from error
+    if not fits:
+        raise RequestError(f"Input {name!r} has shape {tensor.shape}; expected {spec.shape}.")
+    return tensor
+
+
+def _binary(value):
+    """Values of a string input with every {"b64": text} decoded."""
+    if isinstance(value, list):
+        return value if all(type(v) is str for v in value) else [_binary(v) for v in value]
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        try:
+            return base64.b64decode(value["b64"], validate=True)
+        except (ValueError, TypeError) as error:
+            raise RequestError(f"A b64 value is not base64: {error}") from error
+    return value
+
+
+# --- models
+
+
+def load(base: Path, *, direct: bool = False) -> tuple[str, dict[str, Signature]]:
+    """The highest numbered version below `base` (`direct`: the model in `base`) and its calls."""
+    versions = {int(p.name): p for p in base.iterdir() if p.name.isdecimal()}
+    if direct and (base / "saved_model.pb").is_file():
+        versions = {1: base}
+    if not versions:
+        raise FileNotFoundError(f"No versions of servable found under base path {base}")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    version = max(versions)
+    model = tf.saved_model.load(str(versions[version]))
+    made = {name: _signature(model, function) for name, function in model.signatures.items()}
+    return str(version), made
+
+
+def _signature(model, function) -> Signature:
+    specs = dict(sorted(function.structured_input_signature[1].items()))
+    outputs = dict(sorted(function.structured_outputs.items()))
+
+    def plain(tensors: list) -> list:
+        answers = function(**dict(zip(specs, tensors, strict=True)))
+        return [answers[name].numpy() for name in outputs]
+
+    plain.model = model  # the variables live as long as it does
+    return Signature(specs, outputs, _frozen(function, specs, outputs, plain) or plain)
+
+
+def _frozen(function, specs: dict, outputs: dict, plain: Callable) -> Callable | None:
+    """The call with its variables turned into constants (twice as fast), where that is the same."""
+    import numpy as np
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    if len(function.captured_inputs) != len(function.graph.variables):
+        return None  # look-up tables and other resources can't be frozen
+    if not all(spec.shape.rank is not None for spec in specs.values()):
+        return None
+    probe = [tf.zeros([size or 1 for size in s.shape], s.dtype) for s in specs.values()]
+    try:
+        fast = convert_variables_to_constants_v2(function)
+        order = [list(specs).index(tensor.name.split(":")[0]) for tensor in fast.inputs]
+        names = [t.name for t in function.outputs]
+        places = [names.index(function.structured_outputs[name].name) for name in outputs]
+
+        def call(tensors: list) -> list:
+            answers = fast(*[tensors[i] for i in order])
+            return [answers[i].numpy() for i in places]
+
+        pairs = zip(plain(probe), call(probe), strict=True)
+        same = all(
+            np.array_equal(a, b) if a.dtype.kind == "O" else np.allclose(a, b, equal_nan=True)
+            for a, b in pairs
+        )
+        return call if same else None
+    except Exception as error:
+        print(f"Serving the signature as it is, not frozen: {error!r}"[:500], file=sys.stderr)
+        return None
+
+
+def load_sklearn(folder: Path) -> Callable[[bytes], bytes]:
+    """Google's scikit-learn container: model.joblib or model.pkl, rows of numbers."""
+    import joblib
+
+    found = [folder / n for n in ("model.joblib", "model.pkl") if (folder / n).is_file()]
+    if not found:
+        raise FileNotFoundError(f"Neither model.joblib nor model.pkl in {folder}")
+    model = joblib.load(found[0])
+
+    def predict(body: bytes) -> bytes:
+        try:
+            answers = model.predict(orjson.loads(body)["instances"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(str(error)) from error
+        return orjson.dumps({"predictions": answers.tolist()})
+
+    return predict
+
+
+# --- the server
+
+
+class App:
+    """Routes of one model; small requests wait for one thread that takes them in batches."""
+
+    def __init__(self, name: str, version: str, signatures: dict[str, Signature], *, any_route=""):
+        self.status, self.signatures = (name, version), signatures
+        kind = r".*" if any_route else rf"/v1/models/{re.escape(name)}(/versions/{version})?"
+        self.route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
+        self.waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.pool = concurrent.futures.ThreadPoolExecutor(BIG_AT_ONCE)
+        self.alone: Callable[[bytes], bytes] = self._alone
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            return
+        status, content, headers = 200, b"{}", [(b"content-type", b"application/json")]
+        try:
+            status, content = await self._answer(scope, receive)
+        except RequestError as error:
+            status, content = 400, orjson.dumps({"error": str(error)})
+        except Exception as error:
+            status, content = (
+                500,
+                orjson.dumps({"error": f"{type(error).__name__}: {error}"[:2000]}),
+            )
+        if status == 503:
+            headers.append((b"retry-after", b"1"))
+        headers.append((b"content-length", b"%d" % len(content)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, scope, receive) -> tuple[int, bytes]:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        match = self.route.fullmatch(scope["path"])
+        if match is None:
+            return 404, orjson.dumps({"error": f"Servable not found: {scope['path']}"})
+        if scope["method"] == "GET" and match["verb"] != ":predict":
+            return 200, orjson.dumps(self._metadata() if match["verb"] else self._status())
+        if scope["method"] != "POST" or match["verb"] == "/metadata":
+            return 405, orjson.dumps({"error": f"{scope['method']} is not for {scope['path']}"})
+        loop = asyncio.get_running_loop()
+        if len(body) > BIG_BYTES or self.alone != self._alone:
+            return 200, await loop.run_in_executor(self.pool, self.alone, body)
+        if self.waiting.qsize() >= WAITING:
+            return 503, orjson.dumps({"error": f"{WAITING} requests wait already; try again."})
+        work = parse(body, self.signatures)
+        work.answer = loop.create_future()
+        self.waiting.put(work)
+        return 200, await work.answer
+
+    def _alone(self, body: bytes) -> bytes:
+        answer = run([parse(body, self.signatures)])[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _serve(self) -> None:
+        while True:
+            works = [self.waiting.get()]
+            rows = works[0].rows
+            while rows < BATCH_ROWS and not self.waiting.empty():
+                works.append(self.waiting.get())
+                rows += works[-1].rows
+            groups: dict[tuple, list[Work]] = {}
+            for work in works:
+                together = work.rows and work.signature.by_rows
+                groups.setdefault((id(work.signature), together or id(work)), []).append(work)
+            done = [pair for g in groups.values() for pair in zip(g, run(g), strict=True)]
+            works[0].answer.get_loop().call_soon_threadsafe(_deliver, done)
+
+    def _status(self) -> dict:
+        fine = {"error_code": "OK", "error_message": ""}
+        version = {"version": self.status[1], "state": "AVAILABLE", "status": fine}
+        return {"model_version_status": [version]}
+
+    def _metadata(self) -> dict:
+        def about(specs: dict) -> dict:
+            return {n: {"dtype": f"DT_{s.dtype.name.upper()}".replace("FLOAT32", "FLOAT"),
+                        "tensor_shape": {"dim": [{"size": str(d or -1), "name": ""} for d in
+                                                 s.shape or []],
+                                         "unknown_rank": s.shape.rank is None},
+                        "name": n} for n, s in specs.items()}  # fmt: skip
+
+        signatures = {
+            name: {"inputs": about(s.inputs), "outputs": about(s.outputs),
+                   "method_name": "tensorflow/serving/predict"}
+            for name, s in self.signatures.items()
+        }  # fmt: skip
+        spec = {"name": self.status[0], "signature_name": "", "version": self.status[1]}
+        return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
+
+
+def _deliver(done: list) -> None:
+    for work, answer in done:
+        if not work.answer.done():
+            failed = isinstance(answer, Exception)
+            (work.answer.set_exception if failed else work.answer.set_result)(answer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--model_name", default="default")
+    parser.add_argument("--model_base_path", type=Path, required=True)
+    parser.add_argument("--rest_api_port", type=int, required=True)
+    parser.add_argument("--prebuilt", choices=["", "tensorflow", "sklearn"], default="")
+    arguments, _ = parser.parse_known_args()
+    # Taken before the long imports: a port that is in use is known at once.
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", arguments.rest_api_port))
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    import uvicorn
+
+    kind, version, signatures, predict = arguments.prebuilt, "1", {}, None
+    try:
+        if kind == "sklearn":
+            predict = load_sklearn(arguments.model_base_path)
+        else:
+            version, signatures = load(arguments.model_base_path, direct=kind == "tensorflow")
+    except Exception as error:
+        sys.exit(f"The model can't be served: {type(error).__name__}: {error}")
+    app = App(arguments.model_name, version, signatures, any_route=kind)
+    app.alone = predict or app.alone
+    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off",
+                            timeout_keep_alive=3600, timeout_graceful_shutdown=5)  # fmt: skip
+    print(f"Serving {arguments.model_name} version {version}", flush=True)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _leave_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main()
