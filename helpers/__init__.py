@@ -1,4 +1,4 @@
-"""From a Colab notebook to a TensorFlow model serving predictions on Google Cloud, or on the local cloud.
+"""From a Colab notebook to a TensorFlow model serving on Google Cloud or the local cloud.
 
 The public names, in the order of the alphabet; each is imported when first used, so that
 `import helpers` takes no time and never brings TensorFlow along.

@@ -83,11 +83,8 @@ def requirements() -> str:
     """
     skipped = {"tensorflow", "tensorflow-cpu", DISTRIBUTION}
     pinned: dict[str, str] = {}
-    todo = [
-        line
-        for line in metadata.requires(DISTRIBUTION) or []
-        if "extra ==" not in line or line.startswith(("keras", "tensorboard"))
-    ]
+    ours = metadata.requires(DISTRIBUTION) or []
+    todo = [r for r in ours if "extra ==" not in r or r.startswith(("keras", "tensorboard"))]
     while todo:
         requirement = Requirement(todo.pop())
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
@@ -157,12 +154,9 @@ def _build(session: Session, image: str, source: str) -> None:
     steps = [{"name": "gcr.io/cloud-builders/docker", "args": ["build", "-t", image, "."]}]
     body = {
         "source": {"storageSource": {"bucket": session.bucket, "object": source}},
-        "steps": steps,
-        "images": [image],
-        "timeout": "1800s",
+        "steps": steps, "images": [image], "timeout": "1800s", "tags": [DISTRIBUTION],
         "options": {"logging": "CLOUD_LOGGING_ONLY"},
-        "tags": [DISTRIBUTION],
-    }
+    }  # fmt: skip
     started = session.call(builds.create(parent=session.parent, body=body))
     build, pause_s, shown = started["metadata"]["build"], 0.1, ""
     name = f"{session.parent}/builds/{build['id']}"
@@ -170,20 +164,15 @@ def _build(session: Session, image: str, source: str) -> None:
     while build["status"] in ("PENDING", "QUEUED", "WORKING"):
         if build["status"] != shown:
             shown = build["status"]
-            print(
-                f"build {build['id'][:8]} {shown} {time.monotonic() - start:.0f} s {build.get('logUrl', '')}"
-            )
+            clock = f"{time.monotonic() - start:.0f} s"
+            print(f"build {build['id'][:8]} {shown} {clock} {build.get('logUrl', '')}")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 5)
         build = session.call(builds.get(name=name))
     print(f"build {build['id'][:8]} {build['status']} {time.monotonic() - start:.0f} s")
     if build["status"] != "SUCCESS":
         log = f'resource.type="build" AND resource.labels.build_id="{build["id"]}"'
-        body = {"resourceNames": [f"projects/{session.project}"], "filter": log, "pageSize": 1000}
-        entries = session.call(
-            session.service("logging").entries().list(body=body), repeatable=True
-        )
-        lines = [entry.get("textPayload", "") for entry in entries.get("entries", [])][-20:]
+        lines = [entry.get("textPayload", "") for entry in session.log(log)][-20:]
         raise CloudError(
             f"Building {image} ended {build['status']}: {build.get('statusDetail', '')}\n"
             + "\n".join(lines)

@@ -25,24 +25,12 @@ def costs(session: Session) -> pd.DataFrame:
     rows = []
     for endpoint in session.list(aiplatform.endpoints(), "endpoints", parent=session.parent):
         for deployed in endpoint.get("deployedModels", []):
-            resources = deployed["dedicatedResources"]
-            machine = resources["machineSpec"]["machineType"]
-            count = resources.get("minReplicaCount", 1)
-            rows.append(
-                (
-                    "endpoint",
-                    endpoint["displayName"],
-                    f"{count} × {machine}",
-                    deployed["createTime"],
-                )
-            )
+            machines = _machines(deployed["dedicatedResources"], "minReplicaCount")
+            rows.append(("endpoint", endpoint["displayName"], machines, deployed["createTime"]))
     for job in session.list(aiplatform.customJobs(), "customJobs", parent=session.parent):
         if job["state"] not in ENDED:
             pools = job["jobSpec"]["workerPoolSpecs"]
-            machines = ", ".join(
-                f"{pool.get('replicaCount', 1)} × {pool['machineSpec']['machineType']}"
-                for pool in pools
-            )
+            machines = ", ".join(_machines(pool, "replicaCount") for pool in pools)
             rows.append(("training job", job["displayName"], machines, job["createTime"]))
     objects = session.list(session.service("storage").objects(), "items", bucket=session.bucket)
     size_bytes = sum(int(item["size"]) for item in objects)
@@ -77,10 +65,11 @@ def cleanup(session: Session, *, name: str, delete_endpoint: bool = True) -> Non
         print(f'Endpoint "{name}": {len(resource.get("deployedModels", []))} models undeployed.')
     left = costs(session)
     running = left[left["what"] != "bucket"]
-    print(
-        "Nothing that bills by the hour is left."
-        if running.empty
-        else running.to_string(index=False)
-    )
-    size_bytes = len(storage.list_uris(session, f"gs://{session.bucket}/"))
-    print(f"Kept: {size_bytes} objects in {console(session, 'bucket', session.bucket)}")
+    nothing = "Nothing that bills by the hour is left."
+    print(nothing if running.empty else running.to_string(index=False))
+    count = len(storage.list_uris(session, f"gs://{session.bucket}/"))
+    print(f"Kept: {count} objects in {console(session, 'bucket', session.bucket)}")
+
+
+def _machines(pool: dict, count: str) -> str:
+    return f"{pool.get(count, 1)} × {pool['machineSpec']['machineType']}"

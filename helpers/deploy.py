@@ -7,7 +7,8 @@ import zlib
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers import container_image, storage
+from helpers import storage
+from helpers.container_image import LABELS, serving_image, serving_version
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SettingError, near
 from helpers.session import Session, console
 
@@ -113,21 +114,20 @@ def register(
             )
     if not storage.list_uris(session, f"{artifact_uri}1/saved_model.pb"):
         raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
-    serving_version = container_image.serving_version()
-    _check_serving(session, artifact_uri, serving_version)
+    _check_serving(session, artifact_uri)
 
-    models = session.service("aiplatform").projects().locations().models()
-    existing = _model_resource(session, name)
+    models = _api(session, "models")
+    existing = _named(session, "models", name)
     if existing:
         for version in _versions(session, existing["name"]):
             if version.get("artifactUri") == artifact_uri:
                 return _with_aliases(session, version, name, aliases)
-    image = container_image.serving_image(session)
+    image = serving_image(session)
     body = {
         "model": {
             "displayName": name,
             "artifactUri": artifact_uri,
-            "labels": (labels or {}) | container_image.LABELS,
+            "labels": (labels or {}) | LABELS,
             "versionAliases": ["default", *aliases],
             "containerSpec": _serving_container(image),
             "predictSchemata": {
@@ -153,14 +153,9 @@ def find_model(session: Session, name: str, version: str | None = None) -> Model
     Raises:
         NotFoundError: no such model or version; what exists is named.
     """
-    resource = _model_resource(session, name)
+    resource = _named(session, "models", name)
     if not resource:
-        models = session.service("aiplatform").projects().locations().models()
-        names = {m["displayName"] for m in session.list(models, "models", parent=session.parent)}
-        raise NotFoundError(
-            f'No model named "{name}" in {session.location}.{near(name, names)} '
-            "Run 02_train.ipynb first."
-        )
+        raise _missing(session, "models", name, "Run 02_train.ipynb first.")
     for found in _versions(session, resource["name"]):
         if (version or "default") in (found["versionId"], *found.get("versionAliases", [])):
             return _model(session, found, name)
@@ -188,18 +183,14 @@ def deploy(
     name = name or model.name
     if not 0 < traffic_percent <= 100:
         raise SettingError(f"traffic_percent={traffic_percent}; expected 1 to 100.")
-    endpoints = session.service("aiplatform").projects().locations().endpoints()
-    resource = _endpoint_resource(session, name)
+    endpoints = _api(session, "endpoints")
+    resource = _named(session, "endpoints", name)
     created = resource is None
     if created and traffic_percent < 100:
         raise SettingError(f'Endpoint "{name}" serves nothing yet: traffic_percent must be 100.')
     if created:
         endpoint_id = re.sub(r"[^a-z0-9-]", "-", name.lower())[:63].strip("-")
-        body = {
-            "displayName": name,
-            "labels": container_image.LABELS,
-            "dedicatedEndpointEnabled": True,
-        }
+        body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
         made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
         try:
             resource = {"name": session.wait(session.call(made, repeatable=True))["name"]}
@@ -243,26 +234,17 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
     Raises:
         NotFoundError: no such endpoint; the nearest name is given.
     """
-    resource = _endpoint_resource(session, name)
+    resource = _named(session, "endpoints", name)
     if not resource:
-        endpoints = session.service("aiplatform").projects().locations().endpoints()
-        names = {
-            e["displayName"] for e in session.list(endpoints, "endpoints", parent=session.parent)
-        }
-        raise NotFoundError(
-            f'No endpoint named "{name}" in {session.location}.{near(name, names)} '
-            "Run 03_deploy.ipynb first."
-        )
-    services = session.service("aiplatform").projects().locations().models()
+        raise _missing(session, "endpoints", name, "Run 03_deploy.ipynb first.")
+    services = _api(session, "models")
     models, traffic = {}, {}
     for deployed in resource.get("deployedModels", []):
         full_name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
         found = session.call(services.get(name=full_name))
         models[found["versionId"]] = _model(session, found, found["displayName"])
         traffic[found["versionId"]] = resource.get("trafficSplit", {}).get(deployed["id"], 0)
-    host = (
-        resource.get("dedicatedEndpointDns", "") if resource.get("dedicatedEndpointEnabled") else ""
-    )
+    host = resource.get("dedicatedEndpointDns", "")
     root = session.endpoint or (f"https://{host}" if host else session.root("aiplatform"))
     url = f"{root}/v1/{resource['name']}"
     return Endpoint(session, name, resource["name"], url, host, traffic, models)
@@ -295,13 +277,13 @@ def make_missing(session: Session, *, model: str, endpoint: str = "", epochs: in
     """
     from helpers.train import train
 
-    if not _model_resource(session, model):
+    if not _named(session, "models", model):
         if session.cloud != "local":
             find_model(session, model)
         print(f'No model "{model}" yet: training one for {epochs} epochs, only to have one.')
         job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": epochs})
         register(session, job, name=model)
-    if endpoint and not _endpoint_resource(session, endpoint):
+    if endpoint and not _named(session, "endpoints", endpoint):
         if session.cloud != "local":
             find_endpoint(session, endpoint)
         deploy(session, find_model(session, model), name=endpoint)
@@ -314,7 +296,7 @@ def _give_all(session: Session, name: str, version: str) -> Endpoint:
         raise NotDeployedError(
             f'Version {version} is not deployed on "{name}" (there: {", ".join(endpoint.models)}).'
         )
-    resource = _endpoint_resource(session, name)
+    resource = _named(session, "endpoints", name)
     split = {
         d["id"]: 100 if d["modelVersionId"] == version else 0 for d in resource["deployedModels"]
     }
@@ -323,7 +305,7 @@ def _give_all(session: Session, name: str, version: str) -> Endpoint:
 
 
 def _set_traffic(session: Session, endpoint: str, split: dict[str, int]) -> None:
-    endpoints = session.service("aiplatform").projects().locations().endpoints()
+    endpoints = _api(session, "endpoints")
     body = {"trafficSplit": split}
     session.call(endpoints.patch(name=endpoint, updateMask="trafficSplit", body=body))
 
@@ -362,38 +344,43 @@ def _serving_container(image: str) -> dict:
     }
 
 
-def _check_serving(session: Session, artifact_uri: str, serving_version: str) -> None:
+def _check_serving(session: Session, artifact_uri: str) -> None:
     """A server older than the exporter can't be trusted to load its models."""
     uri = f"{artifact_uri}1/assets.extra/instance.yaml"
     try:
         exporter = json.loads(storage.read_bytes(session, uri)).get("x-tensorflow", "")
     except NotFoundError:
         return
-    minor = [tuple(map(int, v.split(".")[:2])) for v in (exporter, serving_version) if v]
+    server = serving_version()
+    minor = [tuple(map(int, v.split(".")[:2])) for v in (exporter, server) if v]
     if len(minor) == 2 and minor[1] < minor[0]:
         raise SettingError(
             f"The model was exported by TensorFlow {exporter}; TensorFlow Serving "
-            f"{serving_version} is older. Train with TensorFlow {serving_version} or name a newer "
+            f"{server} is older. Train with TensorFlow {server} or name a newer "
             "server in the environment variable SERVING_VERSION."
         )
 
 
-def _model_resource(session: Session, name: str) -> dict | None:
-    models = session.service("aiplatform").projects().locations().models()
-    chosen = f'displayName="{name}"'
-    return next(iter(session.list(models, "models", parent=session.parent, filter=chosen)), None)
+def _api(session: Session, kind: str):
+    """The `models` or `endpoints` collection of the service."""
+    return getattr(session.service("aiplatform").projects().locations(), kind)()
 
 
-def _endpoint_resource(session: Session, name: str) -> dict | None:
-    endpoints = session.service("aiplatform").projects().locations().endpoints()
+def _named(session: Session, kind: str, name: str) -> dict | None:
+    """The model or endpoint of that display name."""
     chosen = f'displayName="{name}"'
-    return next(
-        iter(session.list(endpoints, "endpoints", parent=session.parent, filter=chosen)), None
-    )
+    found = session.list(_api(session, kind), kind, parent=session.parent, filter=chosen)
+    return next(iter(found), None)
+
+
+def _missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
+    found = session.list(_api(session, kind), kind, parent=session.parent)
+    hint = near(name, {item["displayName"] for item in found})
+    return NotFoundError(f'No {kind[:-1]} named "{name}" in {session.location}.{hint} {todo}')
 
 
 def _versions(session: Session, model: str) -> list[dict]:
-    models = session.service("aiplatform").projects().locations().models()
+    models = _api(session, "models")
     versions, token = [], None
     while token != "":
         answer = session.call(models.listVersions(name=model.split("@")[0], pageToken=token))
@@ -405,7 +392,7 @@ def _versions(session: Session, model: str) -> list[dict]:
 def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
     missing = [a for a in aliases if a not in version.get("versionAliases", [])]
     if missing:
-        models = session.service("aiplatform").projects().locations().models()
+        models = _api(session, "models")
         resource = f"{version['name'].split('@')[0]}@{version['versionId']}"
         body = {"versionAliases": missing}
         version = session.call(

@@ -22,43 +22,32 @@ class HelpersError(Exception):
     """Anything this package raises on purpose."""
 
 
-class SettingError(HelpersError, ValueError):
-    """A parameter or an argument is not usable; nothing was created."""
+class SettingError(HelpersError, ValueError): ...
 
 
-class DataError(HelpersError, ValueError):
-    """A table can't be used as given."""
+class DataError(HelpersError, ValueError): ...
 
 
-class SchemaError(HelpersError, ValueError):
-    """Rows do not fit the model's inputs; nothing was sent."""
+class SchemaError(HelpersError, ValueError): ...
 
 
-class NotebookError(HelpersError, RuntimeError):
-    """A cell raised or did not run; the executed notebook is kept."""
+class NotebookError(HelpersError, RuntimeError): ...
 
 
 class JobError(HelpersError, RuntimeError):
-    """A training job did not succeed."""
-
     def __init__(self, message: str, job=None):
         super().__init__(message)
         self.job = job
 
 
-class NotFoundError(HelpersError, LookupError):
-    """No such model, endpoint, job or notebook; the message names the nearest."""
+class NotFoundError(HelpersError, LookupError): ...
 
 
-class NotDeployedError(HelpersError, RuntimeError):
-    """No model serves on the endpoint."""
+class NotDeployedError(HelpersError, RuntimeError): ...
 
 
 class CloudError(HelpersError, RuntimeError):
-    """The service refused a call.
-
-    Attributes: `status` (HTTP code, 0 when nothing answered), `method` (its name in the API).
-    """
+    """Carries `status` (HTTP code, 0 when nothing answered) and `method` (its name in the API)."""
 
     def __init__(self, message: str, *, status: int = 0, method: str = ""):
         super().__init__(message)
@@ -66,12 +55,11 @@ class CloudError(HelpersError, RuntimeError):
         self.method = method
 
 
-class LocalCloudError(CloudError):
-    """The local cloud could not start or answer."""
+class LocalCloudError(CloudError): ...
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: ` Did you mean "EPOCHS"?`, or the known names when none is close."""
+    """A hint for a misspelt name: ` Did you mean "EPOCHS"?`, or the known names."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     if close:

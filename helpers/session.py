@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,20 @@ class Session:
             raise CloudError(problem.get("message", "unknown"), status=problem.get("code", 0))
         return operation.get("response", {})
 
+    def log(self, chosen: str) -> Iterator[dict]:
+        """Entries of Cloud Logging that a filter chooses, oldest first.
+
+        Source: REST v2 entries.list
+        """
+        body = {
+            "resourceNames": [f"projects/{self.project}"], "filter": chosen,
+            "orderBy": "timestamp asc", "pageSize": 1000,
+        }  # fmt: skip
+        while "pageToken" not in body or body["pageToken"]:
+            answer = self.call(self.service("logging").entries().list(body=body), repeatable=True)
+            yield from answer.get("entries", [])
+            body["pageToken"] = answer.get("nextPageToken", "")
+
     def list(self, collection, key: str, **arguments) -> list[dict]:
         """Every item of a paged list call."""
         items, request = [], collection.list(**arguments)
@@ -217,7 +232,7 @@ def from_environment() -> Session:
 def pause(attempt: int, retry_after: str = "") -> None:
     """Wait before another try: what the service asks for, else a random share of 2**attempt s."""
     asked_s = float(retry_after) if retry_after.isdigit() else 0
-    time.sleep(min(asked_s or random.random() * 2**attempt, 30))  # noqa: S311 - only jitter
+    time.sleep(min(asked_s or random.random() * 2**attempt, 30))
 
 
 def console(session: Session, kind: str, name: str) -> str:
@@ -237,13 +252,9 @@ def project_root() -> Path:
 
 
 def _check_names(project: str, location: str, bucket: str) -> None:
+    name = r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]|\d+"
     for what, value, pattern, shape in [
-        (
-            "PROJECT",
-            project,
-            r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{3,28}[a-z0-9]|\d+",
-            "6-30 of a-z 0-9 -",
-        ),
+        ("PROJECT", project, name, "a project id, 5-30 of a-z 0-9 -"),
         ("LOCATION", location, r"[a-z]+(-[a-z]+)+\d+", "a region such as us-central1"),
         ("BUCKET", bucket, r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", "3-63 of a-z 0-9 . _ -"),
     ]:
@@ -283,9 +294,7 @@ def _local_cloud() -> dict:
     running = _answering(folder)
     if running:
         return running
-    missing = [
-        name for name in ("uvicorn", "starlette", "orjson") if not importlib.util.find_spec(name)
-    ]
+    missing = [n for n in ("uvicorn", "starlette", "orjson") if not importlib.util.find_spec(n)]
     if missing:
         raise LocalCloudError(
             f"The local cloud needs {', '.join(missing)}. "
@@ -294,14 +303,11 @@ def _local_cloud() -> dict:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(folder / "emulator.log", "ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own module
+            process = subprocess.Popen(
                 [sys.executable, "-m", "helpers.emulator", "serve", "--state", str(folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-            )
+            )  # fmt: skip
     except OSError as error:
         raise LocalCloudError(
             f"The local cloud can't write its state folder {folder} ({error.strerror}). "
@@ -309,10 +315,11 @@ def _local_cloud() -> dict:
         ) from error
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        running = _answering(folder)
+        ended = process.poll() is not None
+        running = _answering(folder)  # also when another notebook started one at the same moment
         if running:
             return running
-        if process.poll() is not None:
+        if ended:
             break
         time.sleep(0.02)
     log = (folder / "emulator.log").read_text(errors="replace")[-2000:]

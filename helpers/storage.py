@@ -1,13 +1,16 @@
 """gs:// ⇄ files, checked by crc32c, resumable above 8 MiB, with progress."""
 
 import base64
+import contextlib
 import io
 import mimetypes
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import google_crc32c
 from googleapiclient.http import MediaFileUpload, MediaIoBaseDownload, MediaIoBaseUpload
+from tqdm import tqdm
 
 from helpers.errors import CloudError, NotFoundError, SettingError
 from helpers.session import Session
@@ -35,16 +38,13 @@ def create_bucket(session: Session) -> bool:
     except CloudError as error:
         if error.status != 404:
             raise
-    access = {
-        "uniformBucketLevelAccess": {"enabled": True},
-        "publicAccessPrevention": "enforced",
-    }
     body = {
-        "name": session.bucket,
-        "location": session.location,
-        "iamConfiguration": access,
+        "name": session.bucket, "location": session.location,
+        "iamConfiguration": {
+            "uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced",
+        },
         "labels": {"made-by": "colab-to-cloud"},
-    }
+    }  # fmt: skip
     try:
         session.call(buckets.insert(project=session.project, body=body), repeatable=True)
     except CloudError as error:
@@ -62,9 +62,8 @@ def upload_file(session: Session, path: str | Path, uri: str) -> str:
     path = Path(path)
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     size_bytes = path.stat().st_size
-    media = MediaFileUpload(
-        str(path), kind, chunksize=CHUNK_BYTES, resumable=size_bytes > CHUNK_BYTES
-    )
+    large = size_bytes > CHUNK_BYTES
+    media = MediaFileUpload(str(path), kind, chunksize=CHUNK_BYTES, resumable=large)
     return _insert(session, uri, media, _crc32c(path), size_bytes)
 
 
@@ -123,9 +122,8 @@ def list_uris(session: Session, uri: str) -> list[str]:
     """The addresses of all objects whose name starts as `uri` does."""
     bucket, prefix = split_uri(uri)
     objects = session.service("storage").objects()
-    found = session.list(
-        objects, "items", bucket=bucket, prefix=prefix, fields="items/name,nextPageToken"
-    )
+    fields = "items/name,nextPageToken"
+    found = session.list(objects, "items", bucket=bucket, prefix=prefix, fields=fields)
     return [f"gs://{bucket}/{item['name']}" for item in found]
 
 
@@ -174,18 +172,14 @@ def _get(session: Session, uri: str, sink) -> str:
     size_bytes = int(about["size"])
     if size_bytes:
         request = objects.get_media(bucket=bucket, object=name, generation=about["generation"])
-        download = MediaIoBaseDownload(sink, _with_http(request, session), chunksize=CHUNK_BYTES)
+        request.http = session.http()
+        download = MediaIoBaseDownload(sink, request, chunksize=CHUNK_BYTES)
         with progress(f"download {Path(name).name}", size_bytes) as said:
             done = False
             while not done:
                 status, done = download.next_chunk(num_retries=5)
                 said(status.resumable_progress)
     return about.get("crc32c", "")
-
-
-def _with_http(request, session: Session):
-    request.http = session.http()
-    return request
 
 
 def _crc32c(path: Path) -> str:
@@ -196,30 +190,12 @@ def _crc32c(path: Path) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 
-class progress:  # noqa: N801 - used like a function, as open() is
-    """A bar for transfers that take a while; small ones stay silent.
-
-    Gives a function that takes the bytes done so far.
-    """
-
-    def __init__(self, what: str, size_bytes: int):
-        self.what, self.size_bytes = what, size_bytes
-
-    def __enter__(self) -> Callable[[int], None]:
-        import sys
-
-        from tqdm import tqdm
-
-        self.bar = tqdm(
-            total=self.size_bytes,
-            desc=self.what,
-            unit="B",
-            unit_scale=True,
-            file=sys.stdout,
-            disable=self.size_bytes <= CHUNK_BYTES,
-            mininterval=0.5,
-        )
-        return lambda done: self.bar.update(done - self.bar.n)
-
-    def __exit__(self, *_) -> None:
-        self.bar.close()
+@contextlib.contextmanager
+def progress(what: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar for transfers that take a while; gives a function that takes the bytes done so far."""
+    small = size_bytes <= CHUNK_BYTES
+    with tqdm(
+        total=size_bytes, desc=what, unit="B", unit_scale=True, file=sys.stdout, disable=small,
+        mininterval=0.5,
+    ) as bar:  # fmt: skip
+        yield lambda done: bar.update(done - bar.n)

@@ -3,16 +3,19 @@
 import datetime
 import json
 import re
+import sys
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
 
+from tqdm import tqdm
+
 from helpers import container_image, storage
 from helpers.errors import CloudError, JobError, NotFoundError, SettingError, near
 from helpers.notebook import check_parameters, find_notebook
-from helpers.session import Session, console
+from helpers.session import RETRIED, Session, console, pause
 
 ENDED = {
     "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED",
@@ -29,6 +32,11 @@ class Job:
     name: str
     display_name: str
     base_uri: str
+
+    @property
+    def number(self) -> str:
+        """The job's id, the last part of its name."""
+        return self.name.rsplit("/", 1)[-1]
 
     @property
     def state(self) -> str:
@@ -60,24 +68,8 @@ class Job:
         Args:
             since: RFC 3339 time; only entries from then on.
         """
-        number = self.name.rsplit("/", 1)[-1]
-        chosen = f'resource.type="ml_job" AND resource.labels.job_id="{number}"'
-        if since:
-            chosen += f' AND timestamp>="{since}"'
-        body = {
-            "resourceNames": [f"projects/{self.session.project}"],
-            "filter": chosen,
-            "orderBy": "timestamp asc",
-            "pageSize": 1000,
-        }
-        while True:
-            answer = self.session.call(
-                self.session.service("logging").entries().list(body=body), repeatable=True
-            )
-            yield from answer.get("entries", [])
-            if not answer.get("nextPageToken"):
-                return
-            body["pageToken"] = answer["nextPageToken"]
+        chosen = f'resource.type="ml_job" AND resource.labels.job_id="{self.number}"'
+        return self.session.log(chosen + (f' AND timestamp>="{since}"' if since else ""))
 
     def wait(self) -> "Job":
         """Follow the job to its end: one line a change of state, a bar over the epochs.
@@ -90,7 +82,7 @@ class Job:
         if job["state"] != "JOB_STATE_SUCCEEDED":
             reason = job.get("error", {}).get("message", "no reason given")
             raise JobError(
-                f"Training job {self.name.rsplit('/', 1)[-1]} {job['state'][10:].lower()} after "
+                f"Training job {self.number} {job['state'][10:].lower()} after "
                 f"{_elapsed_s(job):.0f} s: {reason}\nEverything it left: {self.base_uri}/",
                 job=self,
             )
@@ -101,7 +93,7 @@ class Job:
         self.session.call(_jobs(self.session).cancel(name=self.name), repeatable=True)
 
     def _repr_html_(self) -> str:
-        link = console(self.session, "job", self.name.rsplit("/", 1)[-1])
+        link = console(self.session, "job", self.number)
         return f'Training job <a href="{escape(link)}">{escape(self.display_name)}</a> {self.state}'
 
 
@@ -175,7 +167,7 @@ def train(
     }
     created = _create_once(session, body)
     job = Job(session, created["name"], display_name, base_uri)
-    print(f"Job:      {console(session, 'job', job.name.rsplit('/', 1)[-1])}")
+    print(f"Job:      {console(session, 'job', job.number)}")
     return job.wait() if wait else job
 
 
@@ -207,15 +199,13 @@ def _create_once(session: Session, body: dict) -> dict:
         try:
             return session.call(_jobs(session).create(parent=session.parent, body=body))
         except CloudError as error:
-            if error.status not in (0, 408, 429, 500, 502, 503, 504) or attempt == 4:
+            if error.status not in {0, *RETRIED} or attempt == 4:
                 raise
-            chosen = f'displayName="{body["displayName"]}"'
-            for job in session.list(
-                _jobs(session), "customJobs", parent=session.parent, filter=chosen
-            ):
-                if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
-                    return job
-            time.sleep(2**attempt)
+        pause(attempt)
+        chosen = f'displayName="{body["displayName"]}"'
+        for job in session.list(_jobs(session), "customJobs", parent=session.parent, filter=chosen):
+            if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
+                return job
     raise AssertionError("unreachable")
 
 
@@ -247,11 +237,7 @@ def _elapsed_s(job: dict) -> float:
 
 def _follow(job: Job) -> None:
     """Print changes of state and draw the epochs until the job has ended."""
-    import sys
-
-    from tqdm import tqdm
-
-    number, shown, seen, since, pause_s, bar = job.name.rsplit("/", 1)[-1], "", set(), "", 0.1, None
+    shown, seen, since, pause_s, bar = "", set(), "", 0.1, None
     while True:
         resource = job.resource()
         for entry in job.logs(since=since):
@@ -268,7 +254,9 @@ def _follow(job: Job) -> None:
         if resource["state"] != shown:
             shown = resource["state"]
             clock = time.strftime("%M:%S", time.gmtime(_elapsed_s(resource)))
-            tqdm.write(f"job {number} {shown.removeprefix('JOB_STATE_')} {clock}", file=sys.stdout)
+            tqdm.write(
+                f"job {job.number} {shown.removeprefix('JOB_STATE_')} {clock}", file=sys.stdout
+            )
         if shown in ENDED:
             break
         time.sleep(pause_s)
