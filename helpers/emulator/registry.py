@@ -22,6 +22,7 @@ FORMATS = {
     "supportedExportFormats": [{"id": "custom-trained", "exportableContents": ["ARTIFACT"]}],
 }
 _writing = threading.Lock()
+deploying: dict[tuple[str, str], tuple[str, str]] = {}  # (endpoint, id) → (model, version)
 
 
 # --- for the other services
@@ -257,6 +258,7 @@ def delete_version(call: Call) -> dict:
 
 def _refuse_deployed(call: Call, name: str, number: str = "") -> None:
     places = [place["endpoint"] for place in _deployments(call.state, name, number)]
+    places += [key[0] for key, (m, n) in deploying.items() if m == name and number in ("", n)]
     if places:
         message = f'The Model "{name}" is deployed or being deployed at the following '
         message += f"Endpoint(s): {', '.join(dict.fromkeys(places))}."

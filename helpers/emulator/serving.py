@@ -1,0 +1,268 @@
+"""Model server processes: started, asked over kept connections, started again when they died.
+
+They end when the pipe to their standard input closes, so none outlives a killed local cloud.
+"""
+
+import asyncio
+import collections
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers.emulator import builds, logs, registry
+from helpers.emulator.calls import ApiError, Cloud
+from helpers.emulator.services import project_number
+
+PREBUILT = re.compile(
+    r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
+)
+START_S = 300
+DRAIN_S = 60
+TYPE = "aiplatform.googleapis.com/Endpoint"
+# Gives another program the same manners: it ends when standard input closes.
+LIFELINE = 'exec 3<&0; "$@" 3<&- & p=$!; (cat <&3 >/dev/null; kill $p) & wait $p'
+KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model server said."""
+
+    status: int
+    kind: str
+    body: bytes
+
+
+class ModelServer:
+    """The process that serves one deployed model."""
+
+    def __init__(self, cloud: Cloud, endpoint: str, deployed_id: str, model: dict):
+        """`model`: a version's resource; nothing is started yet."""
+        self.cloud, self.endpoint_id, self.id = cloud, endpoint.rsplit("/", 1)[-1], deployed_id
+        self.folder, self.spec = registry.artifacts(cloud, model), model["containerSpec"]
+        default = f"/v1/endpoints/{self.endpoint_id}/deployedModels/{deployed_id}"
+        self.health = self.spec.get("healthRoute") or default
+        self.route = self.spec.get("predictRoute") or f"{default}:predict"
+        self.variables = {
+            "AIP_MODE": "PREDICTION", "AIP_STORAGE_URI": str(self.folder),
+            "AIP_HTTP_PORT": str(self.spec["ports"][0]["containerPort"]),
+            "AIP_HEALTH_ROUTE": self.health, "AIP_PREDICT_ROUTE": self.route,
+            "AIP_PROJECT_NUMBER": project_number(endpoint.split("/")[1]),
+            "AIP_ENDPOINT_ID": self.endpoint_id, "AIP_DEPLOYED_MODEL_ID": deployed_id,
+        }  # fmt: skip
+        for variable in self.spec.get("env", []):
+            self.variables[variable["name"]] = self._expand(variable.get("value", ""))
+        self.under_way = 0  # requests; changed by the event loop alone
+        self.process: subprocess.Popen | None = None
+        self.port, self.stopped = 0, False
+        self._tail: collections.deque[str] = collections.deque(maxlen=20)
+        self._connections: list = []
+        self._started: Future | None = None
+        self._lock = threading.Lock()
+
+    # --- the process
+
+    def ready(self) -> Future:
+        """Done once it answers; begins to start it when it does not run."""
+        with self._lock:
+            started = self._started
+            if started is None or (started.done() and (started.exception() or self._gone())):
+                started = self._started = Future()
+                threading.Thread(target=self._start_for, args=(started,), daemon=True).start()
+            return started
+
+    def wait_gone(self) -> None:
+        """Give a process whose connection broke a moment to be seen as ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self.process:
+                self.process.wait(timeout=2)
+
+    def stop(self) -> None:
+        """Let requests under way finish, then end the process."""
+        self.stopped = True
+        deadline = time.monotonic() + DRAIN_S
+        while self.under_way and time.monotonic() < deadline and not self._gone():
+            time.sleep(0.02)
+        self.end()
+
+    def end(self) -> None:
+        process = self.process
+        if process is None:
+            return
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _gone(self) -> bool:
+        return self.process is None or self.process.poll() is not None
+
+    def _start_for(self, started: Future) -> None:
+        try:
+            self._start()
+            started.set_result(None)
+        except ApiError as error:
+            started.set_exception(error)
+        except Exception as error:
+            started.set_exception(ApiError(500, f"The model server did not start: {error!r}"))
+
+    def _start(self) -> None:
+        for attempt in (1, 2):
+            self.end()
+            self.port, self._connections = _free_port(), []
+            self._tail.clear()
+            environment = {k: os.environ[k] for k in KEPT if k in os.environ} | self.variables
+            environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
+            self.process = subprocess.Popen(
+                self._command(), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
+            )  # fmt: skip
+            reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
+            reader.start()
+            deadline = time.monotonic() + START_S
+            while not self.stopped and time.monotonic() < deadline:
+                if self._healthy():
+                    return
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=0.05)
+                    break
+            died = self.process.poll() is not None
+            self.end()
+            reader.join(timeout=5)
+            if not (died and attempt == 1 and "in use" in "".join(self._tail)):
+                break
+        why = "exited unexpectedly" if died else f"did not answer on {self.health} in time"
+        message = f"Model server {why}. Its last lines:\n" + "\n".join(self._tail)
+        raise ApiError(400, message, status="FAILED_PRECONDITION")
+
+    def _read_log(self, process: subprocess.Popen) -> None:
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip()
+            self._tail.append(line)
+            logs.write(self.cloud, TYPE, self.endpoint_id, [line], task=self.id)
+        process.stdout.close()
+
+    def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", self.health)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _command(self) -> list[str]:
+        """What the container would run, on this machine's files and port.
+
+        Raises:
+            ApiError: an image that can't be emulated, or one Google's health checks won't reach.
+        """
+        uri, spec = self.spec["imageUri"], self.spec
+        ours = [sys.executable, "-P", str(Path(__file__).with_name("model_server.py"))]
+        prebuilt = PREBUILT.fullmatch(uri)
+        if prebuilt:
+            kind = {"tf2": "tensorflow", "sklearn": "sklearn"}[prebuilt[1]]
+            flags = {"prebuilt": kind, "model_base_path": self.folder, "rest_api_port": self.port}
+            return ours + [f"--{name}={value}" for name, value in flags.items()]
+        image = builds.image(self.cloud, uri)
+        if image is None or not image.base.startswith("tensorflow/serving"):
+            what = f"is built on {image.base}" if image else "was not built here"
+            raise _refused(
+                f"Image {uri} {what}. The local cloud serves images built on tensorflow/serving "
+                "and Google's prebuilt tf2 and sklearn prediction images."
+            )
+        words = [self._expand(w) for w in [*spec.get("command", []), *spec.get("args", [])]]
+        if not spec.get("command"):  # the image's own entry point
+            values = {"MODEL_NAME": "model", "MODEL_BASE_PATH": "/models"} | image.env
+            base = "{MODEL_BASE_PATH}/{MODEL_NAME}".format(**values | self.variables)
+            name = self.variables.get("MODEL_NAME", values["MODEL_NAME"])
+            words = ["tensorflow_model_server", "--port=8500", "--rest_api_port=8501",
+                     f"--model_name={name}", f"--model_base_path={base}", *words]  # fmt: skip
+        if Path(words[0]).name != "tensorflow_model_server":
+            raise _refused(
+                f"Command {words[0]!r} is not emulated; expected tensorflow_model_server."
+            )
+        flags = dict(w.removeprefix("--").partition("=")[::2] for w in words[1:])
+        expected = self.variables["AIP_HTTP_PORT"]
+        if flags.get("rest_api_port") != expected:
+            raise _refused(
+                f"The server listens on --rest_api_port={flags.get('rest_api_port')}, but requests "
+                f"and health checks go to the container's port {expected}."
+            )
+        flags |= {"rest_api_port": str(self.port), "port": "0"}
+        binary = shutil.which("tensorflow_model_server")
+        head = ["sh", "-c", LIFELINE, "sh", binary] if binary else ours
+        return head + [f"--{name}={value}" for name, value in flags.items()]
+
+    def _expand(self, text: str) -> str:
+        """Kubernetes' $(NAME); $$(NAME) is kept as $(NAME), an unknown name as it is."""
+        return re.sub(
+            r"\$(\$\(\w+\))|\$\((\w+)\)",
+            lambda m: m[1] or self.variables.get(m[2], m[0]),
+            text,
+        )
+
+    # --- the way to it
+
+    async def post(self, body: bytes, kind: str) -> Answer:
+        """Raises: OSError, EOFError when the process is gone."""
+        head = f"POST {self.route} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        request = b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
+        connections = self._connections
+        while True:
+            kept = bool(connections)
+            if kept:
+                reader, writer = connections.pop()
+            else:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
+            try:
+                writer.write(request)
+                answer = await _read(reader)
+            except (OSError, EOFError):
+                writer.close()
+                if kept:
+                    continue  # the server may close a connection it was kept on
+                raise
+            except BaseException:
+                writer.close()
+                raise
+            connections.append((reader, writer))
+            return answer
+
+
+async def _read(reader: asyncio.StreamReader) -> Answer:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+    if "content-length" in headers:
+        body = await reader.readexactly(int(headers["content-length"]))
+    else:
+        parts = []
+        while size := int((await reader.readline()).split(b";")[0], 16):
+            parts.append((await reader.readexactly(size + 2))[:-2])
+        await reader.readline()
+        body = b"".join(parts)
+    return Answer(int(head[9:12]), headers.get("content-type", "application/json"), body)
+
+
+def _refused(message: str) -> ApiError:
+    return ApiError(400, message, status="FAILED_PRECONDITION")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
