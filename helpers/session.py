@@ -185,12 +185,6 @@ def connect(
     location = location or "us-central1"
     if cloud == "local":
         project = project or "local"
-        state = _local_cloud()
-        endpoint = state["url"]
-        from google.oauth2.credentials import Credentials as Token
-
-        credentials = Token(token=state["token"])
-        bucket = bucket or f"{project}-bucket"
     else:
         project = project or os.environ.get("GOOGLE_CLOUD_PROJECT", "")
         where = 'Set it in the parameters cell, or use CLOUD="local".'
@@ -198,9 +192,15 @@ def connect(
             raise SettingError(f'CLOUD="google" needs a project; got PROJECT="". {where}')
         if bucket is None:
             raise SettingError(f'CLOUD="google" needs a bucket; got none. {where}')
-        bucket = bucket or f"{project}-bucket"
-        credentials = credentials or _sign_in(project)
+    bucket = bucket or f"{project}-bucket"
     _check_names(project, location, bucket)
+    if cloud == "local":
+        from google.oauth2.credentials import Credentials as Token
+
+        state = _local_cloud()
+        endpoint, credentials = state["url"], Token(token=state["token"])
+    else:
+        credentials = credentials or _sign_in(project)
     session = Session(cloud, project, location, bucket, endpoint.rstrip("/"), credentials)
     if cloud == "local":
         from helpers import storage

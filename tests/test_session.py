@@ -1,0 +1,170 @@
+"""connect() chooses the cloud, once; nothing after it asks."""
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from google.oauth2.credentials import Credentials
+
+import helpers
+from helpers.errors import CloudError, LocalCloudError, SettingError
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_local_needs_nothing_else(session):
+    assert (session.cloud, session.project, session.location) == ("local", "local", "us-central1")
+    assert session.bucket == "local-bucket"
+    assert helpers.storage.list_uris(session, "gs://local-bucket/nothing/") == []
+
+
+def test_a_second_connect_reuses_the_running_cloud(session):
+    assert helpers.connect("local").endpoint == session.endpoint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"cloud": "locla"}, 'Did you mean "local"'),
+        ({"cloud": "google", "bucket": "b-b"}, "needs a project"),
+        ({"cloud": "google", "project": "my-project"}, "needs a bucket"),
+        ({"cloud": "google", "project": "P", "bucket": "b-b"}, 'PROJECT="P" is not usable'),
+        ({"cloud": "local", "location": "us"}, 'LOCATION="us" is not usable'),
+        ({"cloud": "local", "bucket": "Bad_Bucket"}, 'BUCKET="Bad_Bucket" is not usable'),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(arguments, said, monkeypatch):
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT", raising=False)
+    token = {"credentials": Credentials(token="t")} if arguments["cloud"] == "google" else {}
+    with pytest.raises(SettingError, match=said):
+        helpers.connect(**arguments, **token)
+
+
+def test_empty_strings_mean_the_default(monkeypatch):
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "my-project")
+    made = helpers.connect("google", bucket="", credentials=Credentials(token="t"))
+    assert (made.project, made.bucket) == ("my-project", "my-project-bucket")
+    assert made.root("aiplatform") == "https://us-central1-aiplatform.googleapis.com"
+    assert made.root("storage") == "https://storage.googleapis.com"
+
+
+def test_google_without_anybody_signed_in_says_how(tmp_path):
+    code = "import helpers; helpers.connect('google', project='my-project', bucket='my-bucket')"
+    said = run(code, HOME=str(tmp_path), GOOGLE_APPLICATION_CREDENTIALS="", NO_GCE_CHECK="True")
+    assert "SettingError" in said.stderr
+    assert "gcloud auth application-default login" in said.stderr
+
+
+def test_the_google_path_never_imports_the_emulator(session, monkeypatch):
+    """The same calls, in google mode, with the local cloud's package out of reach."""
+    real = builtins.__import__
+
+    def guarded(name, *arguments, **options):
+        assert not name.startswith("helpers.emulator"), name
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", guarded)
+    google = helpers.connect(
+        "google", project="local", bucket="local-bucket", endpoint=session.endpoint,
+        credentials=session.credentials,
+    )  # fmt: skip
+    uri = helpers.storage.write_bytes(google, b"x", "gs://local-bucket/google-path")
+    assert helpers.storage.read_bytes(google, uri) == b"x"
+
+
+def test_import_is_light():
+    code = (
+        "import sys, time; start = time.perf_counter(); import helpers; "
+        "took = time.perf_counter() - start; "
+        "print('tensorflow' in sys.modules, 'pandas' in sys.modules, took < 0.3)"
+    )
+    assert run(code).stdout.split() == ["False", "False", "True"]
+
+
+def test_the_public_names_are_all_there_and_sorted():
+    assert helpers.__all__ == sorted(helpers.__all__)
+    code = "import helpers\nfor name in helpers.__all__: getattr(helpers, name)\nprint('ok')"
+    assert run(code).stdout.strip() == "ok"
+
+
+def test_a_verb_stays_the_verb_when_its_module_is_imported():
+    code = "import helpers.train, helpers; print(callable(helpers.train), callable(helpers.deploy))"
+    assert run(code).stdout.split() == ["True", "True"]
+
+
+def test_refusals_carry_the_services_words(session):
+    jobs = session.service("aiplatform").projects().locations().customJobs()
+    with pytest.raises(CloudError, match="does not exist") as caught:
+        session.call(jobs.get(name=f"{session.parent}/customJobs/1"))
+    assert caught.value.status == 404
+    assert caught.value.method == "aiplatform.projects.locations.customJobs.get"
+
+
+def test_a_state_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "file" / "state"))
+    with pytest.raises(LocalCloudError, match="can't write its state folder"):
+        helpers.connect("local")
+
+
+def test_a_state_folder_of_a_newer_version(tmp_path, monkeypatch):
+    import sqlite3
+
+    database = sqlite3.connect(tmp_path / "state.sqlite3")
+    database.execute("PRAGMA user_version=99")
+    database.close()
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path))
+    with pytest.raises(LocalCloudError, match="newer version"):
+        helpers.connect("local")
+
+
+def test_retries_what_may_be_repeated_and_nothing_else(session, monkeypatch):
+    """A server that fails twice, then answers."""
+    import http.server
+    import threading
+
+    seen: list[str] = []
+
+    class Flaky(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            seen.append(self.command)
+            ok = len(seen) > 2
+            body = json.dumps({"name": "b"} if ok else {"error": {"message": "busy"}}).encode()
+            self.send_response(200 if ok else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("helpers.session.time.sleep", lambda s: None)
+    flaky = helpers.connect(
+        "google", project="my-project", bucket="my-bucket", credentials=Credentials(token="t"),
+        endpoint=f"http://127.0.0.1:{server.server_port}",
+    )  # fmt: skip
+    buckets = flaky.service("storage").buckets()
+    try:
+        assert flaky.call(buckets.get(bucket="b"))["name"] == "b"
+        assert seen == ["GET"] * 3
+        seen.clear()
+        with pytest.raises(CloudError, match="busy"):
+            flaky.call(buckets.insert(project="p", body={"name": "b"}))
+        assert seen == ["POST"]
+    finally:
+        server.shutdown()
+        server.server_close()

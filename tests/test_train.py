@@ -1,0 +1,103 @@
+"""Submit, follow, find and cancel jobs, with notebooks small enough to run in a second or two."""
+
+import json
+
+import nbformat
+import pytest
+
+import helpers
+from helpers import storage
+from helpers.errors import JobError, NotFoundError, SettingError
+
+SMALL = """\
+import json, pathlib, time
+folder = pathlib.Path(OUTPUT_DIR)
+for epoch in range(EPOCHS):
+    print(f"Epoch {epoch + 1}/{EPOCHS}", flush=True)
+(folder / "model" / "1").mkdir(parents=True)
+(folder / "model" / "1" / "saved_model.pb").write_bytes(b"model")
+(folder / "metrics.json").write_text(json.dumps({"epochs": EPOCHS}))
+"""
+
+
+def notebook(folder, name: str, *cells: str):
+    parameters = nbformat.v4.new_code_cell('EPOCHS = 3\nOUTPUT_DIR = ""')
+    parameters.metadata["tags"] = ["parameters"]
+    made = nbformat.v4.new_notebook(
+        cells=[parameters, *map(nbformat.v4.new_code_cell, cells)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+                  "language_info": {"name": "python"}},
+    )  # fmt: skip
+    nbformat.write(made, folder / name)
+    return folder / name
+
+
+def test_a_notebook_becomes_a_job_with_model_report_and_metrics(session, tmp_path, capsys):
+    path = notebook(tmp_path, "small.ipynb", SMALL)
+    job = helpers.train(session, str(path), parameters={"EPOCHS": 2}, labels={"phase": "test"})
+    said = capsys.readouterr().out
+    assert "small.ipynb (your edited copy, sha256" in said
+    assert "1 × n1-standard-4, at most 1 machine-hours" in said
+    assert "RUNNING" in said
+    assert "SUCCEEDED" in said
+    assert job.state == "SUCCEEDED"
+    assert job.metrics == {"epochs": 2}
+    assert storage.read_bytes(session, f"{job.model_uri}1/saved_model.pb") == b"model"
+    assert b"<html" in storage.read_bytes(session, job.report_uri)
+    executed = json.loads(storage.read_bytes(session, f"{job.base_uri}/small.ipynb"))
+    assert all(c["execution_count"] for c in executed["cells"] if c["cell_type"] == "code")
+    assert job.resource()["labels"]["phase"] == "test"
+    texts = [entry["textPayload"] for entry in job.logs()]
+    assert "Epoch 2/2" in "\n".join(texts)
+    assert helpers.find_job(session, job.number) == job
+    assert helpers.find_job(session, job.display_name) == job
+
+
+def test_a_job_whose_cell_raises_names_it_and_keeps_the_notebook(session, tmp_path):
+    path = notebook(tmp_path, "broken.ipynb", "x = 1", "raise ValueError('no such column')")
+    with pytest.raises(JobError, match="cell 3 of broken.ipynb raised ValueError") as caught:
+        helpers.train(session, str(path))
+    job = caught.value.job
+    assert job.state == "FAILED"
+    kept = storage.read_bytes(session, f"{job.base_uri}/broken.ipynb").decode()
+    assert "no such column" in kept
+
+
+def test_a_job_can_be_cancelled_and_picked_up_again(session, tmp_path):
+    path = notebook(tmp_path, "long.ipynb", "import time\nwhile True:\n    time.sleep(0.1)")
+    job = helpers.train(session, str(path), wait=False)
+    found = helpers.find_job(session, job.display_name)
+    found.cancel()
+    with pytest.raises(JobError, match="cancelled"):
+        found.wait()
+    assert job.state == "CANCELLED"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"workers": -1}, "workers=-1"),
+        ({"timeout_s": 3}, "timeout_s=3"),
+        ({"machine_type": "big one"}, 'machine_type="big one"'),
+        ({"labels": {"Phase": "test"}}, "Label Phase"),
+        ({"labels": {"phase": "Test it"}}, "Test it"),
+        ({"parameters": {"EPOCH": 1}}, 'Did you mean "EPOCHS"'),
+        ({"parameters": {"EPOCHS": "ten"}}, "EPOCHS"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_made(session, tmp_path, arguments, said):
+    path = notebook(tmp_path, "refused.ipynb", SMALL)
+    before = storage.list_uris(session, f"gs://{session.bucket}/jobs/")
+    with pytest.raises(SettingError, match=said):
+        helpers.train(session, str(path), **arguments)
+    assert storage.list_uris(session, f"gs://{session.bucket}/jobs/") == before
+
+
+def test_a_notebook_that_is_not_there(session):
+    with pytest.raises(NotFoundError, match="01_prototyp"):
+        helpers.train(session, "01_prototyp.ipynb")
+
+
+def test_a_job_that_is_not_there(session):
+    with pytest.raises(NotFoundError, match="02_train"):
+        helpers.find_job(session, "no-such-job")
