@@ -24,8 +24,18 @@ from pathlib import Path
 import psutil
 
 from helpers.emulator import buckets, builds, logs, operations
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now, on_busy, on_start
-from helpers.emulator.calls import on_stop, page
+from helpers.emulator.calls import (
+    ApiError,
+    Call,
+    Cloud,
+    found,
+    method,
+    now,
+    on_busy,
+    on_start,
+    on_stop,
+    page,
+)
 from helpers.emulator.services import project_number
 
 log = logging.getLogger("helpers.emulator")
@@ -345,7 +355,7 @@ def _launch(cloud: Cloud, run: Run, replica: Replica, spec: dict) -> None:
     (folder / "spec.json").write_text(json.dumps(spec))
     program = [sys.executable, "-I", "-S", Path(__file__).with_name("replica.py"), folder]
     with open(folder / "supervisor.log", "ab") as said:
-        replica.process = subprocess.Popen(  # noqa: S603 - our own file
+        replica.process = subprocess.Popen(
             program, env=_kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
             start_new_session=True,
         )  # fmt: skip

@@ -1,0 +1,122 @@
+"""What runs inside the training container: one notebook, then its results into the bucket.
+
+    python -m helpers.container_main --notebook=gs://B/…/01_prototype.ipynb --parameters=gs://B/…json
+
+exit code  meaning                                                      run again?
+0          the notebook ran to its end; everything is in the bucket
+1          a cell raised; the executed notebook is in the bucket        no: it would raise again
+2          the arguments, or a parameter of the notebook, do not fit    no
+75         the bucket did not answer                                    yes
+143        stopped on request (SIGTERM); what there was is in the bucket
+
+SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it.
+Works as process 1 of a container, where a signal without a handler does nothing.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from helpers import notebook, session, storage
+from helpers.errors import CloudError, NotebookError, SettingError
+
+RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
+GRACE_S = 30  # between Google's SIGTERM and SIGKILL
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the notebook and give the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.container_main")
+    parser.add_argument("--notebook", required=True, help="gs:// address")
+    parser.add_argument("--parameters", required=True, help="gs:// address of a JSON object")
+    asked = parser.parse_args(arguments)
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _stop(stopped))
+    try:
+        with tempfile.TemporaryDirectory(prefix="job-") as folder:
+            return _run(asked, Path(folder), stopped)
+    except SettingError as error:
+        print(error, file=sys.stderr)
+        return UNFIT
+    except CloudError as error:
+        print(error, file=sys.stderr)
+        return STOPPED if stopped.is_set() else NO_ANSWER
+
+
+def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> int:
+    cloud = session.from_environment()
+    name = Path(asked.notebook).name
+    source = storage.download_file(cloud, asked.notebook, folder / "input" / name)
+    parameters = json.loads(storage.read_bytes(cloud, asked.parameters))
+    output, executed = folder / "output", folder / name
+    output.mkdir()
+    if "OUTPUT_DIR" in notebook.read_parameters(source):
+        parameters["OUTPUT_DIR"] = str(output)
+    failure = ""
+    if not stopped.is_set():
+        try:
+            notebook.run_notebook(source, executed, parameters, cwd=folder, log=True)
+        except NotebookError as error:
+            failure = str(error).splitlines()[0]  # the rest names a file of this container
+    if _is_chief() and "AIP_MODEL_DIR" in os.environ:
+        _upload(cloud, executed, output, whole=not failure and not stopped.is_set())
+    if stopped.is_set():
+        print(f"{name} was stopped on request.", file=sys.stderr)
+        return STOPPED
+    if failure:
+        print(failure, file=sys.stderr)  # the last line: it becomes the job's error
+        return RAISED
+    return 0
+
+
+def _upload(cloud: session.Session, executed: Path, output: Path, *, whole: bool) -> None:
+    """Results into the bucket, the model last: where it is, the rest is too."""
+    model_uri = os.environ["AIP_MODEL_DIR"].rstrip("/")
+    base = model_uri.rpartition("/")[0]
+    files = {executed.name: executed, "report.html": executed.with_suffix(".html")}
+    for name, path in (files | {"metrics.json": output / "metrics.json"}).items():
+        if path.is_file():
+            storage.upload_file(cloud, path, f"{base}/{name}")
+    folders = {"logs": "AIP_TENSORBOARD_LOG_DIR", "checkpoints": "AIP_CHECKPOINT_DIR"}
+    for name, variable in (folders | ({"model": "AIP_MODEL_DIR"} if whole else {})).items():
+        if (output / name).is_dir():
+            storage.upload_folder(cloud, output / name, os.environ[variable])
+    print(f"Everything is in {base}/", flush=True)
+
+
+def _is_chief() -> bool:
+    task = json.loads(os.environ.get("TF_CONFIG", "{}")).get("task", {})
+    return task.get("type", "chief") == "chief"
+
+
+def _stop(stopped: threading.Event) -> None:
+    if not stopped.is_set():
+        stopped.set()
+        threading.Thread(target=_stop_kernel, daemon=True).start()
+
+
+def _stop_kernel() -> None:
+    """Pass SIGTERM on; a third of the grace time stays for the upload."""
+    told: set[psutil.Process] = set()
+    grace_s = float(os.environ.get("LOCAL_CLOUD_GRACE_S", GRACE_S))
+    kill_at_s = time.monotonic() + grace_s * 2 / 3
+    while True:
+        for child in psutil.Process().children():
+            if time.monotonic() > kill_at_s:
+                child.kill()
+            elif child not in told:  # also a kernel that is just starting
+                child.terminate()
+                told.add(child)
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
