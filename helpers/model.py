@@ -37,7 +37,8 @@ class Encode(keras.layers.Layer):
         if self.numbers:
             mean, sd, gaps = np.array(list(self.numbers.values()), "float32").T
             x = tf.stack([inputs[name] for name in self.numbers], axis=1)  # (batch, numbers)
-            missing = tf.logical_not(x > schema.MISSING)  # true of the sentinel and of NaN
+            # not `not x > MISSING`: TensorFlow's optimizer makes that `x <= MISSING`, false of NaN
+            missing = tf.math.is_nan(x) | (x <= schema.MISSING)
             parts.append((tf.where(missing, mean, x) - mean) / sd)
             if gaps.any():
                 parts.append(tf.cast(tf.gather(missing, np.flatnonzero(gaps), axis=1), "float32"))
@@ -172,7 +173,7 @@ def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
 
-    def serve(columns):
+    def serve(**columns):
         answers = model(columns, training=False)
         if table.task == "regression":
             return {table.target: answers}
@@ -184,7 +185,7 @@ def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
     spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
-    signature = tf.function(serve, input_signature=[spec]).get_concrete_function()
+    signature = tf.function(serve).get_concrete_function(**spec)
     instance = schema.instance(table) | {"x-tensorflow": tf.__version__}
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as beside:
         made = Path(beside, "1")
