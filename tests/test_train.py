@@ -23,11 +23,11 @@ for epoch in range(EPOCHS):
 def notebook(folder, name: str, *cells: str):
     parameters = nbformat.v4.new_code_cell('EPOCHS = 3\nOUTPUT_DIR = ""')
     parameters.metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     made = nbformat.v4.new_notebook(
         cells=[parameters, *map(nbformat.v4.new_code_cell, cells)],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                  "language_info": {"name": "python"}},
-    )  # fmt: skip
+        metadata={"kernelspec": kernel, "language_info": {"name": "python"}},
+    )
     nbformat.write(made, folder / name)
     return folder / name
 
