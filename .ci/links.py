@@ -1,0 +1,113 @@
+"""Write badges, clone commands and bootstrap cells from pyproject.toml, where alone they are set.
+
+python .ci/links.py           write them
+python .ci/links.py --check   exit 1 and name the files that differ
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+# Three things in as few lines as they take, before TensorFlow loads: in Colab install this very
+# release; let a plain checkout be found from its notebooks folder; refuse another `helpers`.
+BOOTSTRAP = """\
+import subprocess
+import sys
+from importlib import machinery, metadata, util
+
+get = "{name}[local] @ git+{repository}@{tag}"
+ours = {{d.version: d.locate_file("") for d in metadata.distributions(name=get[:{length}])}}
+if "google.colab" in sys.modules and "{version}" not in ours:
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", get], check=True)
+sys.path += ["..", "../.."]  # a checkout, seen from its notebooks
+found = getattr(util.find_spec("helpers"), "submodule_search_locations", "nowhere")
+if not machinery.PathFinder.find_spec("container_image", found):
+    raise ImportError(f"helpers is in {{found}}; install or put first: {{ours or get!r}}")
+"""
+
+
+def project(root: Path = ROOT) -> dict[str, str]:
+    """Name, version, tag and repository address of this project."""
+    about = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return {
+        "name": about["name"],
+        "version": about["version"],
+        "tag": f"v{about['version']}",
+        "repository": about["urls"]["Repository"].rstrip("/"),
+    }
+
+
+def colab(about: dict[str, str], path: str) -> str:
+    """The address that opens a file of the repository, at its tag, in Colab."""
+    owner = about["repository"].removeprefix("https://github.com/")
+    return f"https://colab.research.google.com/github/{owner}/blob/{about['tag']}/{path}"
+
+
+def bootstrap(about: dict[str, str]) -> str:
+    """The cell that finds or installs the package."""
+    return BOOTSTRAP.format(length=len(about["name"]), **about).rstrip("\n")
+
+
+def notebooks(root: Path = ROOT) -> list[Path]:
+    """Every notebook of the project."""
+    return sorted([*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/more/*.ipynb")])
+
+
+def link_notebook(text: str, path: str, about: dict[str, str]) -> str:
+    """A notebook's JSON with its own badge and the bootstrap cell of this release."""
+    notebook = nbformat.reads(text, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(
+                r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)",
+                f"[![Open In Colab]({BADGE})]({colab(about, path)})",
+                cell.source,
+            )
+        elif "bootstrap" in cell.metadata.get("tags", []):
+            cell.source = bootstrap(about)
+    return nbformat.writes(notebook) + "\n"
+
+
+def link_page(text: str, about: dict[str, str]) -> str:
+    """A Markdown page with this project's addresses and tag."""
+    text = re.sub(
+        r"https://colab\.research\.google\.com/github/[^/\s]+/[^/\s]+/blob/[^/\s]+/([^)\s]+)",
+        lambda match: colab(about, match[1]),
+        text,
+    )
+    text = re.sub(
+        r"git clone \S+ && cd \S+",
+        f"git clone {about['repository']} && cd {about['repository'].rsplit('/', 1)[-1]}",
+        text,
+    )
+    return re.sub(
+        r'"[\w-]+(\[[\w,]+\]) @ git\+[^"]+"',
+        lambda match: f'"{about["name"]}{match[1]} @ git+{about["repository"]}@{about["tag"]}"',
+        text,
+    )
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    about, differing = project(root), []
+    for path in [*notebooks(root), root / "README.md"]:
+        name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        wanted = (
+            link_page(text, about) if path.suffix == ".md" else link_notebook(text, name, about)
+        )
+        if wanted != text:
+            differing.append(name)
+            if "--check" not in arguments:
+                path.write_text(wanted, encoding="utf-8")
+    verb = "differs from pyproject.toml; run `make links`" if "--check" in arguments else "written"
+    for name in differing:
+        print(f"{name}: {verb}")
+    return int("--check" in arguments and bool(differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
