@@ -1,0 +1,15 @@
+"""The README's table of methods is the list of routes."""
+
+import re
+from pathlib import Path
+
+import helpers.emulator
+from helpers.emulator import app, discovery
+
+
+def test_the_table_names_every_method_and_no_other():
+    app.App(None)
+    text = (Path(helpers.emulator.__file__).parent / "README.md").read_text()
+    table = re.findall(r"^\| `([\w.]+)` \| (real|kept, without effect|accepted, without effect) \|$",
+                       text, re.MULTILINE)  # fmt: skip
+    assert sorted(name for name, _ in table) == sorted(discovery.HANDLERS)
