@@ -105,7 +105,7 @@ def test_a_confusion_matrix_names_the_commonest_mistake():
     scores.loc[scores["price"] == "dear", "price"] = "cheap"
     right = (scores["price"] == data.test["price"]).mean()
     axes = plots.truth(data, scores)
-    title = f"{right:.0%} of 20 rows are right; most often wrong: dear taken for cheap"
+    title = f"{right:.0%} of 20 rows are right\nmost often wrong: dear taken for cheap"
     assert axes.get_title() == title
     assert sum(int(text.get_text()) for text in axes.texts) == 20
     perfect = plots.truth(data, data.test[["price"]])
