@@ -238,7 +238,10 @@ def pause(attempt: int, retry_after: str = "") -> None:
 def console(session: Session, kind: str, name: str) -> str:
     """The page of Google's console that shows a resource; on the local cloud, its API address."""
     if session.endpoint:
-        return f"{session.endpoint}/v1/{session.parent}/{kind}s/{name}"
+        if kind == "bucket":
+            return f"gs://{name}"
+        collection = {"job": "customJobs"}.get(kind, f"{kind}s")
+        return f"{session.endpoint}/v1/{session.parent}/{collection}/{name}"
     return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
 
 

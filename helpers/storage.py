@@ -63,7 +63,7 @@ def upload_file(session: Session, path: str | Path, uri: str) -> str:
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     size_bytes = path.stat().st_size
     large = size_bytes > CHUNK_BYTES
-    media = MediaFileUpload(str(path), kind, chunksize=CHUNK_BYTES, resumable=large)
+    media = MediaFileUpload(str(path), mimetype=kind, chunksize=CHUNK_BYTES, resumable=large)
     return _insert(session, uri, media, _crc32c(path), size_bytes)
 
 

@@ -55,7 +55,7 @@ def test_a_notebook_becomes_a_job_with_model_report_and_metrics(session, tmp_pat
 
 def test_a_job_whose_cell_raises_names_it_and_keeps_the_notebook(session, tmp_path):
     path = notebook(tmp_path, "broken.ipynb", "x = 1", "raise ValueError('no such column')")
-    with pytest.raises(JobError, match="cell 3 of broken.ipynb raised ValueError") as caught:
+    with pytest.raises(JobError, match=r"cell 4 of broken.ipynb raised ValueError") as caught:
         helpers.train(session, str(path))
     job = caught.value.job
     assert job.state == "FAILED"

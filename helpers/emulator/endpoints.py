@@ -135,7 +135,7 @@ def deploy(call: Call) -> dict:
             "createTime": now(),
         }  # fmt: skip
         key = (name, deployed["id"])
-        if key in registry.deploying or deployed["id"] in _ids(endpoint):
+        if key in registry.deploying or key in servers or deployed["id"] in _ids(endpoint):
             raise ApiError(409, f"DeployedModel {deployed['id']} already exists in {name}.")
         _deployed(endpoint, deployed, split)  # would it be accepted?
         registry.deploying[key] = (deployed["model"], deployed["modelVersionId"])

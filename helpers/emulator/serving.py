@@ -76,6 +76,8 @@ class ModelServer:
         """Done once it answers; begins to start it when it does not run."""
         with self._lock:
             started = self._started
+            if self.stopped:
+                raise ConnectionAbortedError(f"deployed model {self.id} was undeployed")
             if started is None or (started.done() and (started.exception() or self._gone())):
                 started = self._started = Future()
                 threading.Thread(target=self._start_for, args=(started,), daemon=True).start()
