@@ -76,7 +76,7 @@ def parse(body: bytes, signatures: dict[str, Signature]) -> Work:
     if not isinstance(request, dict):
         raise RequestError("The request must be a JSON object.")
     name = request.get("signature_name", "serving_default")
-    if name not in signatures:
+    if not isinstance(name, str) or name not in signatures:
         raise RequestError(f"Serving signature name: {name!r} not found; there: {[*signatures]}")
     signature = signatures[name]
     if ("instances" in request) == ("inputs" in request):
@@ -144,6 +144,8 @@ def run(works: list[Work]) -> list[bytes | Exception]:
             start += work.rows
         return answers
     except Exception as error:
+        if getattr(error, "error_code", None) == 3:  # TensorFlow's INVALID_ARGUMENT
+            error = RequestError(str(error)[:500])
         # One request's mistake must not be another's: each runs alone.
         return [error] if len(works) == 1 else [run([work])[0] for work in works]
 
@@ -286,7 +288,9 @@ def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
                 given[place] = tensor
             return [answer.numpy() for answer in fast(*given)]
 
-        probe = [tf.zeros([size or 2 for size in spec.shape], spec.dtype) for spec in specs.values()]
+        probe = [
+            tf.zeros([size or 2 for size in spec.shape], spec.dtype) for spec in specs.values()
+        ]
         for expected, got in zip(plain(probe), call(probe), strict=True):
             text = expected.dtype.kind == "O"
             if not (np.array_equal if text else np.allclose)(expected, got):

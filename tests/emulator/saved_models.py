@@ -1,0 +1,62 @@
+"""Tiny SavedModels for the tests of serving, made by a process of its own:
+
+    python -m tests.emulator.saved_models FOLDER
+
+`one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", "ünknown", "")]
+
+
+@pytest.fixture(scope="session")
+def saved_models(tmp_path_factory) -> Path:
+    """A folder with one folder a model (with its version 1/ in it) and words.json: what the saved
+    model itself answers for `ROWS`."""
+    folder = tmp_path_factory.mktemp("saved_models")
+    command = [sys.executable, "-m", "tests.emulator.saved_models", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return folder
+
+
+def main(folder: Path) -> None:
+    import tensorflow as tf
+
+    def save(name: str, function, module: tf.Module, **inputs: str) -> None:
+        spec = {key: tf.TensorSpec([None], kind, name=key) for key, kind in inputs.items()}
+        signature = tf.function(function, input_signature=[spec]).get_concrete_function()
+        signatures = {"serving_default": signature}
+        tf.saved_model.save(module, str(folder / name / "1"), signatures=signatures)
+
+    for name, factor in {"one": 1.0, "two": 10.0}.items():
+        module = tf.Module()
+        module.w = tf.Variable([2 * factor, 3 * factor])
+        save(name, lambda x, m=module: {"y": x["a"] * m.w[0] + x["b"] * m.w[1]}, module,
+             a="float32", b="float32")  # fmt: skip
+
+    module = tf.Module()
+    module.w = tf.Variable(0.1)
+    pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(["x", "y"]), tf.constant([1.0, 2.0]))
+    module.table = tf.lookup.StaticHashTable(pairs, -1.0)
+
+    def classify(x: dict) -> dict:
+        value = x["a"] * module.table.lookup(x["word"]) * module.w
+        name = tf.where(value > 0, tf.constant("größer"), tf.constant('"kleiner"'))
+        return {"value": value, "class": name, "pair": tf.stack([value, -value], axis=1)}
+
+    save("words", classify, module, a="float32", word="string")
+    served = tf.saved_model.load(str(folder / "words" / "1")).signatures["serving_default"]
+    columns = {key: tf.constant([row[key] for row in ROWS]) for key in ("a", "word")}
+    answers = {name: value.numpy().tolist() for name, value in served(**columns).items()}
+    answers["class"] = [text.decode() for text in answers["class"]]
+    (folder / "words.json").write_text(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
