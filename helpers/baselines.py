@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import data
+from helpers.plots import money
 
 
 def score(table) -> dict[str, dict[str, float]]:
@@ -59,8 +60,8 @@ def compare(table, metrics: dict, rivals: dict) -> pd.DataFrame:
     key, sign = ("mae", 1) if table.task == "regression" else ("accuracy", -1)
     shown = pd.DataFrame(rows).T.sort_values(key, key=lambda column: sign * column)
     best = next(name for name in shown.index if "limit" not in name)
-    unit = f" {table.unit}" if table.unit else ""
-    print(f"{best[0].upper()}{best[1:]} wins on {key}: {shown.loc[best, key]:,.4g}{unit}.")
+    value = money(shown.loc[best, key], table.unit if key == "mae" else "")
+    print(f"{best[0].upper()}{best[1:]} wins on {key}: {value}.")
     return shown
 
 
