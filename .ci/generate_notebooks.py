@@ -1,0 +1,145 @@
+"""Write the generated notebooks from the tagged cells of the others.
+
+    python .ci/generate_notebooks.py           write them
+    python .ci/generate_notebooks.py --check   exit 1 and name the ones that are out of date
+
+`quickstart.ipynb`: the cells tagged `quickstart` of 01 to 04, each with the heading above it; one
+parameters cell with the parameters those cells use, as the first notebook that has one sets it.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+import links
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+# In the order of the road, with the sentence that leads over to each.
+STAGES = {
+    "01_prototype": "**Stage 1 of 4: prototype**, in this kernel, on this machine.",
+    "02_train": "**Stage 2 of 4: train on the cloud.** A job now runs the notebook "
+    "`01_prototype.ipynb`, which holds the same cells as stage 1.",
+    "03_deploy": "**Stage 3 of 4: deploy.** The registered version gets an address.",
+    "04_predict": "**Stage 4 of 4: predict**, over HTTPS, with rows the model has not seen.",
+}
+CLOUD = ("CLOUD", "PROJECT", "LOCATION", "BUCKET")
+# Where the first notebook's default is not the one wanted here.
+OWNER = {"CLEAN_UP": "04_predict"}
+HEADER = """\
+# The whole road in one tab
+
+[![Open In Colab]({badge})]({address})
+
+Takes a table from a first look to a model that answers predictions over HTTP: prototype, train \
+as a job, register, deploy, predict. It needs nothing: with `CLOUD = "local"` the cloud is a server \
+on this machine that speaks Google's own API. It leaves nothing running.
+
+**Time and cost:** about two minutes on the local cloud: no account, nothing leaves this machine. \
+On Google half an hour; the job and the endpoint bill until the last cell has run."""
+PARAMETERS = """\
+## Parameters
+
+Run it as it is, or name your own table: `DATA` is a built-in name or the path or URL of a CSV, \
+`TARGET` the column to predict. Each stage also stands alone in its own notebook, 01 to 04, with \
+every choice explained."""
+CONNECT = """\
+## Connect
+
+The only cell that knows where calls go. Everything below it is the same on both clouds."""
+CONNECT_CODE = """\
+import helpers
+
+ENDPOINT_NAME = ENDPOINT_NAME or MODEL_NAME
+session = helpers.connect(CLOUD, project=PROJECT, location=LOCATION, bucket=BUCKET)
+session"""
+
+
+def has(cell: NotebookNode, tag: str) -> bool:
+    """Whether a cell is a code cell with this tag."""
+    return cell.cell_type == "code" and tag in cell.metadata.get("tags", [])
+
+
+def chosen(cells: list[NotebookNode]) -> list[NotebookNode]:
+    """The cells tagged `quickstart`, each after the heading directly above it."""
+    kept = []
+    for above, cell in zip([None, *cells], cells, strict=False):
+        if has(cell, "quickstart"):
+            if above is not None and above.cell_type == "markdown":
+                kept.append(new_markdown_cell(above.source))
+            tags = [t for t in cell.metadata["tags"] if t not in ("quickstart", "template")]
+            kept.append(new_code_cell(cell.source, metadata={"tags": tags} if tags else {}))
+    return kept
+
+
+def form_lines(cells: list[NotebookNode]) -> dict[str, str]:
+    """Name -> line of a notebook's parameters cell."""
+    lines = {}
+    for cell in cells:
+        if has(cell, "parameters"):
+            for line in cell.source.splitlines():
+                if not line.startswith("#"):
+                    lines[line.split(" = ")[0]] = line
+    return lines
+
+
+def names_used(cells: list[NotebookNode]) -> set[str]:
+    """Every name that code cells read."""
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    nodes = ast.walk(ast.parse(code))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def quickstart(root: Path = links.ROOT) -> str:
+    """The JSON of quickstart.ipynb."""
+    about, road, forms = links.project(root), [], {}
+    for name, lead in STAGES.items():
+        cells = nbformat.read(root / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        road += [new_markdown_cell(lead), *chosen(cells)]
+        forms[name] = form_lines(cells)
+    connect = new_code_cell(CONNECT_CODE)
+    used = names_used([connect, *road])
+    # The order of the forms: where calls go, then what each stage adds.
+    merged = {parameter: forms["02_train"][parameter] for parameter in CLOUD}
+    for name in STAGES:
+        for parameter in forms[name]:
+            if parameter in used:
+                merged.setdefault(parameter, forms[OWNER.get(parameter, name)][parameter])
+    form = "\n".join(["# @title Parameters", *merged.values()])
+    address = links.colab(about, "notebooks/quickstart.ipynb")
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(HEADER.format(badge=links.BADGE, address=address)),
+            new_markdown_cell(PARAMETERS),
+            new_code_cell(form, metadata={"tags": ["parameters"], "cellView": "form"}),
+            new_code_cell(links.bootstrap(about), metadata={"tags": ["bootstrap"]}),
+            new_markdown_cell(CONNECT),
+            connect,
+            *road,
+        ],
+        metadata={
+            "colab": {"provenance": []},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        },
+    )
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"quickstart-{number:02d}"
+    return nbformat.writes(notebook) + "\n"
+
+
+def main(arguments: list[str], root: Path = links.ROOT) -> int:
+    path, wanted = root / "notebooks" / "quickstart.ipynb", quickstart(root)
+    same = path.is_file() and path.read_text(encoding="utf-8") == wanted
+    if "--check" not in arguments:
+        path.write_text(wanted, encoding="utf-8")
+    elif not same:
+        print(
+            "notebooks/quickstart.ipynb: differs from the cells of 01 to 04; run `make notebooks`"
+        )
+    return int("--check" in arguments and not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
