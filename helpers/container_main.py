@@ -5,7 +5,7 @@
 exit code  meaning                                                      run again?
 0          the notebook ran to its end; everything is in the bucket
 1          a cell raised; the executed notebook is in the bucket        no: it would raise again
-2          the arguments, or a parameter of the notebook, do not fit    no
+2          an argument or parameter does not fit, or may not be read    no
 75         the bucket did not answer                                    yes
 143        stopped on request (SIGTERM); what there was is in the bucket
 
@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 from helpers import notebook, session, storage
-from helpers.errors import CloudError, NotebookError, SettingError
+from helpers.errors import CloudError, HelpersError, NotebookError
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
@@ -43,12 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
             return _run(asked, Path(folder), stopped)
-    except SettingError as error:
+    except HelpersError as error:
         print(error, file=sys.stderr)
-        return UNFIT
-    except CloudError as error:
-        print(error, file=sys.stderr)
-        return STOPPED if stopped.is_set() else NO_ANSWER
+        status = error.status if isinstance(error, CloudError) else 400
+        passing = status in (0, 408, 429) or status >= 500
+        return STOPPED if stopped.is_set() else NO_ANSWER if passing else UNFIT
 
 
 def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> int:
