@@ -33,8 +33,8 @@ HEADER = """\
 [![Open In Colab]({badge})]({address})
 
 Takes a table from a first look to a model that answers predictions over HTTP: prototype, train \
-as a job, register, deploy, predict. It needs nothing: with `CLOUD = "local"` the cloud is a server \
-on this machine that speaks Google's own API. It leaves nothing running.
+as a job, register, deploy, predict. It needs nothing: with `CLOUD = "local"` the cloud is a \
+server on this machine that speaks Google's own API. It leaves nothing running.
 
 **Time and cost:** about two minutes on the local cloud: no account, nothing leaves this machine. \
 On Google half an hour; the job and the endpoint bill until the last cell has run."""

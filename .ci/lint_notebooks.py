@@ -1,0 +1,167 @@
+"""Hold the notebooks and the package to the rules that a formatter can't see.
+
+    python .ci/lint_notebooks.py [notebook …]
+
+Prints `file: rule: what to do`, one line a breach; exit 1 when there is one.
+"""
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import links
+
+LINES, WIDTH, CELLS, GENERATED_CELLS = 12, 88, 15, 20
+GENERATED = {"quickstart.ipynb", "snippets.ipynb"}
+CLOUD = {"CLOUD", "PROJECT", "LOCATION", "BUCKET"}
+NAMES = {  # what outside callers rely on; a notebook may have more
+    "00_setup.ipynb": CLOUD,
+    "01_prototype.ipynb": {"DATA", "TARGET", "EPOCHS", "BATCH_SIZE", "SEED", "OUTPUT_DIR"},
+    "02_train.ipynb": CLOUD | {"NOTEBOOK", "DATA", "TARGET", "EPOCHS", "MODEL_NAME"},
+    "03_deploy.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME"},
+    "04_predict.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME", "CLEAN_UP"},
+}
+METADATA = {"colab", "kernelspec", "language_info"}
+CELL_METADATA = {"tags", "cellView"}
+TENSORFLOW = {"model.py", "strategy.py", "emulator/model_server.py"}
+WITH_TENSORFLOW = {"01_prototype.ipynb", "quickstart.ipynb"}
+
+
+def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
+    """Every breach of the cell rules in one notebook, as `rule: what to do`."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = [(cell, "".join(cell["source"])) for cell in notebook["cells"]]
+    code = [(cell, text) for cell, text in cells if cell["cell_type"] == "code"]
+    prose = "\n\n".join(text for cell, text in cells if cell["cell_type"] == "markdown")
+
+    if notebook["metadata"].get("kernelspec", {}).get("name") != "python3":
+        yield "kernelspec: must be python3, which every machine has"
+    for key in sorted(set(notebook["metadata"]) - METADATA):
+        yield f"metadata: remove {key!r} of the notebook"
+    limit = GENERATED_CELLS if path.name in GENERATED else CELLS
+    if len(code) > limit:
+        yield f"length: {len(code)} code cells; at most {limit}"
+    titles = len(re.findall(r"^# ", prose, re.MULTILINE))
+    if titles != 1:
+        yield f"heading: {titles} lines start with `# `; exactly one title"
+    yield from _check_badge(path, prose, root)
+    yield from _check_parameters(path.name, code)
+    bootstraps = [text for cell, text in code if "bootstrap" in _tags(cell)]
+    if bootstraps != [links.bootstrap(links.project(root))]:
+        yield "bootstrap: exactly one cell, as pyproject.toml says; run `make links`"
+    for number, (cell, text) in enumerate(code, 1):
+        for breach in _check_code(cell, text, path.name):
+            yield f"cell {number}: {breach}"
+    yield from _check_headings(cells)
+
+
+def check_package(package: Path) -> Iterator[str]:
+    """Imports of TensorFlow, or of the local cloud, where they may not be: `file: rule: …`."""
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        imported = _imports(path.read_text(encoding="utf-8"))
+        if name not in TENSORFLOW and imported & {"tensorflow", "keras"}:
+            yield f"{package.name}/{name}: tensorflow: import it in {', '.join(sorted(TENSORFLOW))}"
+        outside = not name.startswith("emulator/") and name != "session.py"
+        if outside and any(module.startswith("helpers.emulator") for module in imported):
+            yield f"{package.name}/{name}: emulator: only session.py may import it"
+
+
+def _check_badge(path: Path, prose: str, root: Path) -> Iterator[str]:
+    place = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+    wanted = f"[![Open In Colab]({links.BADGE})]({links.colab(links.project(root), place)})"
+    if prose.count("Open In Colab") != 1 or wanted not in prose:
+        yield "badge: exactly one, to this file at this tag; run `make links`"
+
+
+def _check_parameters(name: str, code: list) -> Iterator[str]:
+    forms = [(cell, text) for cell, text in code if "parameters" in _tags(cell)]
+    if len(forms) != 1:
+        yield f"parameters: {len(forms)} cells are tagged so; exactly one"
+        return
+    cell, text = forms[0]
+    if cell["metadata"].get("cellView") != "form":
+        yield 'parameters: set "cellView": "form" in the cell\'s metadata'
+    first, *lines = text.splitlines()
+    if not first.startswith("# @title "):
+        yield "parameters: the first line must be `# @title Parameters`"
+    found = set()
+    for line in lines:
+        match = re.fullmatch(r"([A-Z][A-Z0-9_]*) = ([^=#]+)  # @param (\[.*\]|\{[^=]*\})", line)
+        try:
+            ast.literal_eval(match[2])
+            found.add(match[1])
+        except (TypeError, ValueError, SyntaxError):
+            yield f"parameters: `{line}`; write `NAME = literal  # @param {{…}}` in one line"
+    for missing in sorted(NAMES.get(name, set()) - found):
+        yield f"parameters: {missing} is missing"
+
+
+def _check_code(cell: dict, text: str, name: str) -> Iterator[str]:
+    if cell.get("outputs") or cell.get("execution_count") is not None:
+        yield "outputs: strip them (nbstripout)"
+    for key in sorted(set(cell["metadata"]) - CELL_METADATA):
+        yield f"metadata: remove {key!r}"
+    lines = text.splitlines()
+    if len(lines) > LINES and "parameters" not in _tags(cell):
+        yield f"length: {len(lines)} lines; at most {LINES}"
+    yield from (f"width: `{line[:40]}…` is over {WIDTH}" for line in lines if len(line) > WIDTH)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        yield f"syntax: {error.msg} (shell `!` and magic `%` pass silently when they fail)"
+        return
+    if not text.strip():
+        yield "empty: remove it"
+    if any(isinstance(node, ast.Try) for node in ast.walk(tree)):
+        yield "try: a notebook fails where it fails; check before, or raise"
+    if name not in WITH_TENSORFLOW and _imports(text) & {"tensorflow", "keras"}:
+        yield "tensorflow: only 01 imports it"
+
+
+def _check_headings(cells: list) -> Iterator[str]:
+    """Every code cell stands below a heading that has a sentence, or below such a cell."""
+    number, under = 0, False
+    for cell, text in cells:
+        if cell["cell_type"] == "markdown":
+            said = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
+            under = bool(said) and (under or bool(re.search(r"^#+ ", text, re.MULTILINE)))
+        else:
+            number += 1
+            if not under:
+                yield f"cell {number}: heading: put a heading and a sentence above it"
+
+
+def _imports(code: str) -> set[str]:
+    """What a piece of code imports: whole module names and their first parts."""
+    modules = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules | {module.split(".")[0] for module in modules}
+
+
+def _tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def main(arguments: list[str], root: Path = links.ROOT) -> int:
+    paths = [Path(argument).resolve() for argument in arguments] or links.notebooks(root)
+    breaches = [
+        f"{path.relative_to(root) if path.is_relative_to(root) else path}: {breach}"
+        for path in paths
+        for breach in check_notebook(path, root)
+    ]
+    breaches += [] if arguments else check_package(root / "helpers")
+    for breach in breaches:
+        print(breach)
+    return int(bool(breaches))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
