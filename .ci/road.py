@@ -1,0 +1,98 @@
+"""Drive the whole road on the local cloud, headless: 00 → 01 → 02 → 03 → 04.
+
+    python .ci/road.py EPOCHS=50
+
+One line a stage, then what came of it. Executed notebooks and their reports go to outputs/.
+"""
+
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import helpers  # noqa: E402 - this checkout's own
+from helpers.errors import HelpersError, SettingError, near  # noqa: E402
+from helpers.notebook import check_parameters, index  # noqa: E402
+
+NOTEBOOKS, OUTPUTS = ROOT / "notebooks", ROOT / "outputs"
+ENDPOINT = "earnings_prediction"
+
+
+def read_arguments(arguments: list[str]) -> dict:
+    """`["EPOCHS=2"]` → `{"EPOCHS": 2}`, checked before anything runs."""
+    given = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name != "EPOCHS" or not equals:
+            raise SettingError(f'"{argument}" is not known.{near(name, ["EPOCHS"])} Say EPOCHS=2.')
+        given[name] = value
+    return check_parameters(NOTEBOOKS / "01_prototype.ipynb", given)
+
+
+def run(name: str, parameters: dict) -> float:
+    """Run one notebook into outputs/; the seconds it took."""
+    start = time.perf_counter()
+    helpers.run_notebook(NOTEBOOKS / f"{name}.ipynb", OUTPUTS / f"{name}.ipynb", parameters)
+    return time.perf_counter() - start
+
+
+def drive(epochs: dict) -> None:
+    """Every stage, in order; 01 needs no cloud, so it runs beside the job of 02."""
+    local = {"CLOUD": "local"}
+
+    def said(name: str, seconds: float) -> None:
+        print(f"{name:14} {seconds:5.1f} s", flush=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        prototype = pool.submit(run, "01_prototype", epochs)
+        said("00_setup", run("00_setup", local))
+        train = pool.submit(run, "02_train", local | epochs)
+        said("01_prototype", prototype.result())
+        said("02_train", train.result())
+    said("03_deploy", run("03_deploy", local))
+    said("04_predict", run("04_predict", local | {"CLEAN_UP": False}))
+
+
+def summary() -> list[str]:
+    """What came of it, from the job's own metrics and the endpoint that is up."""
+    session = helpers.connect("local")
+    measured = helpers.find_job(session).metrics
+    endpoint = helpers.find_endpoint(session, ENDPOINT)
+    table = helpers.data.load(measured["data"], session=session)
+    answer = helpers.predict(endpoint, table.proposed)[table.target].iloc[0]
+    boosting = measured["baselines"]["gradient_boosting"]["mae"]
+    return [
+        f"Test error        ${measured['metrics']['mae']:,.0f} (mean absolute)",
+        f"  best possible   ${measured['noise_mae']:,.0f} (the noise in the data)",
+        f"  to beat         ${boosting:,.0f} (gradient boosting)",
+        f"Proposed product  ${answer:,.0f}",
+        f"Endpoint          {endpoint.url} (up until `make stop`)",
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    os.chdir(ROOT)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start, lines, failure = time.perf_counter(), [], ""
+    try:
+        epochs = read_arguments(arguments)
+        OUTPUTS.mkdir(exist_ok=True)
+        drive(epochs)
+        print(f"{'all':14} {time.perf_counter() - start:5.1f} s\n")
+        lines = summary()
+    except HelpersError as error:
+        failure = f"\n{error}"
+    print("\n".join(lines))
+    if OUTPUTS.is_dir():
+        print(f"Reports           {index(OUTPUTS, lines)}")
+    if failure:
+        print(failure, file=sys.stderr)
+    return int(bool(failure))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
