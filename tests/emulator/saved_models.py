@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers import storage
+
 ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", "ünknown", "")]
 
 
@@ -23,6 +25,27 @@ def saved_models(tmp_path_factory) -> Path:
     command = [sys.executable, "-m", "tests.emulator.saved_models", str(folder)]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     return folder
+
+
+def register(emulator, folder: Path, name: str, *, parent: str = "", image: str = "", **model):
+    """Upload a model folder to the bucket and register it; the operation's response."""
+    session, uri = emulator.session, f"gs://local-bucket/{name}/"
+    storage.create_bucket(session)
+    storage.upload_folder(session, folder, uri)
+    spec = {"imageUri": image or "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"}
+    if image:
+        spec |= {
+            "command": ["/usr/bin/tensorflow_model_server"],
+            "args": ["--model_name=model", "--model_base_path=$(AIP_STORAGE_URI)",
+                     "--rest_api_port=8080", "--port=8500"],
+            "ports": [{"containerPort": 8080}],
+            "predictRoute": "/v1/models/model:predict",
+            "healthRoute": "/v1/models/model",
+        }  # fmt: skip
+    about = {"displayName": name, "artifactUri": uri, "containerSpec": spec} | model
+    body = {"model": about} | ({"parentModel": parent} if parent else {"modelId": name})
+    models = session.service("aiplatform").projects().locations().models()
+    return session.wait(session.call(models.upload(parent=emulator.parent, body=body)))
 
 
 def main(folder: Path) -> None:
