@@ -25,6 +25,7 @@ def score(table) -> dict[str, dict[str, float]]:
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+    from threadpoolctl import threadpool_limits
 
     numbers = [name for name in table.features if table.kinds[name] == "number"]
     texts = [name for name in table.features if table.kinds[name] != "number"]
@@ -45,7 +46,9 @@ def score(table) -> dict[str, dict[str, float]]:
         "linear": make_pipeline(flat, linear),
         "gradient_boosting": make_pipeline(coded, boosting),
     }
-    return {name: data.score(table, _scores(table, rival)) for name, rival in rivals.items()}
+    # on few rows threads only wait for each other, badly so on a busy machine
+    with threadpool_limits(1 if len(table.train) < 20_000 else None):
+        return {name: data.score(table, _scores(table, rival)) for name, rival in rivals.items()}
 
 
 def compare(table, metrics: dict, rivals: dict) -> pd.DataFrame:
