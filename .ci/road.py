@@ -80,15 +80,19 @@ def main(arguments: list[str]) -> int:
     start, lines, failure = time.perf_counter(), [], ""
     try:
         epochs = read_arguments(arguments)
-        OUTPUTS.mkdir(exist_ok=True)
+    except SettingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
         drive(epochs)
         print(f"{'all':14} {time.perf_counter() - start:5.1f} s\n")
         lines = summary()
     except HelpersError as error:
         failure = f"\n{error}"
-    print("\n".join(lines))
-    if OUTPUTS.is_dir():
-        print(f"Reports           {index(OUTPUTS, lines)}")
+    for line in lines:
+        print(line)
+    if any(OUTPUTS.glob("*.ipynb")):
+        print(f"Reports           {index(OUTPUTS, lines)}", flush=True)
     if failure:
         print(failure, file=sys.stderr)
     return int(bool(failure))

@@ -326,12 +326,11 @@ def _convert(where: str, value, default):
     if kind is str and (isinstance(value, os.PathLike) or type(value) is int):
         return str(value)
     if kind in (int, float) and isinstance(value, int | float | str) and type(value) is not bool:
-        with contextlib.suppress(ValueError):
-            number = float(value)
-            if kind is float:
-                return number
-            if number.is_integer():
-                return int(value) if isinstance(value, str) else int(number)
+        with contextlib.suppress(ValueError, OverflowError):
+            if kind is float and math.isfinite(float(value)):
+                return float(value)
+            if kind is int and (isinstance(value, str) or value == int(value)):
+                return int(value)
     said = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
     raise SettingError(f"{where} is {value!r}; expected {said.get(kind, kind)} like {default!r}.")
 

@@ -1,0 +1,360 @@
+"""Finding, checking, running and keeping notebooks; real kernels where a kernel matters."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import helpers
+from helpers import storage
+from helpers.errors import NotebookError, NotFoundError, SettingError
+from helpers.notebook import (
+    check_parameters,
+    find_notebook,
+    html_report,
+    index,
+    read_parameters,
+    scan_secrets,
+)
+
+FORM = """\
+# @title Parameters
+EPOCHS = 50  # @param {type:"integer", min:1}
+RATE = 0.5  # @param {type:"number"}
+DATA = "game_sales"  # @param {type:"string"}
+SHUFFLE = True  # @param {type:"boolean"}
+CLOUD = "local"  # @param ["local", "google"]
+SHARE = 100  # @param {type:"slider", min:1, max:100, step:1}"""
+# Put together here, so that no scanner of this repository takes them for real ones.
+SECRETS = {
+    "private key": "-----BEGIN RSA PRIVATE"
+    + " KEY-----\nMIIEow\n-----END RSA PRIVATE"
+    + " KEY-----",
+    "service account key": json.dumps({"type": "service" + "_account", "project_id": "p"}),
+    "access token": "ya29" + ".a0Af_B-" + "x" * 30,
+    "API key": "AI" + "za" + "Sy0123456789abcdefghijABCDEFGHIJ_-x",
+    "client secret": "GOC" + "SPX-" + "a1B2_" * 5,
+}
+
+
+def write(path: Path, *cells: str, form: str = FORM) -> Path:
+    """A notebook of a title, a parameters cell and these code cells."""
+    notebook = new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    )
+    notebook.metadata.kernelspec.language = "python"
+    badge = "[![Open](https://example.com/badge.svg)](https://example.com/open)"
+    parameters = new_code_cell(form, metadata={"tags": ["parameters"]})
+    notebook.cells = [new_markdown_cell(f"# A <small> title\n\n{badge}\n\nText."), parameters]
+    notebook.cells += [new_code_cell(cell) for cell in cells]
+    nbformat.write(notebook, path)
+    return path
+
+
+def text_of(path: Path) -> str:
+    """Everything that a notebook's cells printed or showed."""
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(str(cell.get("outputs", "")) for cell in cells)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with a notebooks folder, as the working directory."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# Finding
+
+
+def test_found_beside_the_working_directory_before_the_project(project, monkeypatch):
+    write(project / "notebooks" / "mine.ipynb", "1")
+    assert find_notebook("mine.ipynb").path == project / "notebooks" / "mine.ipynb"
+    (project / "work").mkdir()
+    monkeypatch.chdir(project / "work")
+    assert find_notebook("mine").path == project / "notebooks" / "mine.ipynb"
+    write(project / "work" / "mine.ipynb", "2")
+    assert find_notebook("mine.ipynb").path == project / "work" / "mine.ipynb"
+
+
+def test_template_by_name_and_edited_copy(project):
+    template = find_notebook("01_prototype.ipynb")
+    assert (template.origin, template.name) == ("the template as installed", "01_prototype")
+    notebook = nbformat.read(template.path, as_version=4)
+    notebook.cells[2].metadata["note"] = "not a change of what runs"
+    nbformat.write(notebook, project / "01_prototype.ipynb")
+    same = find_notebook("01_prototype.ipynb")
+    assert (same.path.parent, same.origin) == (project, "the template as installed")
+    notebook.cells[2].source += "\nMORE = 1"
+    nbformat.write(notebook, project / "01_prototype.ipynb")
+    edited = find_notebook("01_prototype.ipynb")
+    assert edited.origin == "your edited copy"
+    assert edited.sha256 != same.sha256
+    assert len(edited.sha256) == 12
+
+
+def test_missing_notebook_names_the_nearest(project):
+    with pytest.raises(NotFoundError, match=r'Did you mean "01_prototype.ipynb"'):
+        find_notebook("01_protoype.ipynb")
+    with pytest.raises(SettingError, match="pass the session"):
+        find_notebook("gs://bucket/a.ipynb")
+
+
+def test_found_in_the_bucket(session, tmp_path):
+    path = write(tmp_path / "far.ipynb", "1")
+    uri = storage.upload_file(session, path, f"gs://{session.bucket}/{tmp_path.name}/far.ipynb")
+    found = find_notebook(uri, session)
+    assert (found.name, found.origin) == ("far", "from the bucket")
+    assert found.path.read_bytes() == path.read_bytes()
+
+
+# Parameters
+
+
+def test_read_parameters(tmp_path):
+    path = write(tmp_path / "a.ipynb", "OTHER = 1")
+    assert read_parameters(path) == {
+        "EPOCHS": 50, "RATE": 0.5, "DATA": "game_sales", "SHUFFLE": True,
+        "CLOUD": "local", "SHARE": 100,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("EPOCHS", "10", 10),
+        ("EPOCHS", 3.0, 3),
+        ("RATE", 3, 3.0),
+        ("RATE", "1e-3", 0.001),
+        ("SHUFFLE", "false", False),
+        ("DATA", Path("a") / "b.csv", str(Path("a") / "b.csv")),
+        ("DATA", 7, "7"),
+        ("CLOUD", "google", "google"),
+    ],
+)
+def test_values_are_converted_when_nothing_is_lost(tmp_path, name, value, wanted):
+    checked = check_parameters(write(tmp_path / "a.ipynb"), {name: value})
+    assert checked == {name: wanted}
+    assert type(checked[name]) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EPOCH", 1, 'Parameter "EPOCH" is unknown in a.ipynb. Did you mean "EPOCHS"?'),
+        ("EPOCHS", "ten", "'ten'; expected a whole number like 50"),
+        ("EPOCHS", 2.5, "expected a whole number"),
+        ("EPOCHS", True, "expected a whole number"),
+        ("EPOCHS", None, "expected a whole number"),
+        ("EPOCHS", 0, "is 0; expected 1 or more"),
+        ("EPOCHS", float("nan"), "expected a whole number"),
+        ("SHARE", 101, "expected 1 to 100"),
+        ("RATE", "fast", "expected a number"),
+        ("RATE", float("inf"), "expected a number"),
+        ("SHUFFLE", 1, "expected True or False"),
+        ("DATA", ["a"], "expected text"),
+        ("CLOUD", "gogle", 'Did you mean "google"?'),
+        ("API_TOKEN", "x", "looks like a secret"),
+        ("db_password", "x", "looks like a secret"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(tmp_path, name, value, said):
+    with pytest.raises(SettingError) as refused:
+        check_parameters(write(tmp_path / "a.ipynb"), {name: value})
+    assert said in str(refused.value)
+
+
+def test_a_file_that_is_no_notebook(tmp_path):
+    (tmp_path / "a.ipynb").write_text("print(1)")
+    with pytest.raises(NotebookError, match="is not a notebook"):
+        read_parameters(tmp_path / "a.ipynb")
+
+
+# Running
+
+
+def test_run_converts_parameters_uses_this_interpreter_and_reports(tmp_path, capfd):
+    look = "import sys\nprint(sys.executable, repr(EPOCHS), repr(SHUFFLE))"
+    table = "import pandas as pd\npd.DataFrame({'column': [1]})"
+    path = write(tmp_path / "a.ipynb", look, table)
+    output = helpers.run_notebook(
+        path, tmp_path / "out" / "a.ipynb", {"EPOCHS": "7", "SHUFFLE": "false"}, log=True
+    )
+    line = f"{sys.executable} 7 False"
+    assert line in text_of(output)
+    assert line in capfd.readouterr().out
+    page = output.with_suffix(".html").read_text(encoding="utf-8")
+    assert "<title>A &lt;small&gt; title</title>" in page
+    assert "column" in page
+    # Nothing that a browser would fetch.
+    assert "<script src" not in page
+    assert "import(" not in page
+    assert "badge.svg" not in page
+
+
+def test_a_failing_cell_is_named_and_the_executed_notebook_kept(tmp_path):
+    path = write(tmp_path / "bad.ipynb", "print('so far')", "raise ValueError('no such row')", "1")
+    with pytest.raises(NotebookError) as failed:
+        helpers.run_notebook(path, tmp_path / "out.ipynb")
+    first, second = str(failed.value).splitlines()
+    assert first == "cell 3 of bad.ipynb raised ValueError: no such row"
+    assert str(tmp_path / "out.ipynb") in second
+    assert failed.value.__cause__ is not None
+    assert "so far" in text_of(tmp_path / "out.ipynb")
+    assert "no such row" in (tmp_path / "out.html").read_text(encoding="utf-8")
+    assert "<td>failed" in index(tmp_path).read_text(encoding="utf-8")
+
+
+def test_a_notebook_that_leaves_early_has_failed(tmp_path):
+    path = write(tmp_path / "early.ipynb", "import sys\nsys.exit(0)", "print('never')")
+    with pytest.raises(NotebookError, match=r"cell 3 of early.ipynb did not run"):
+        helpers.run_notebook(path, tmp_path / "out.ipynb", report=False)
+    assert not (tmp_path / "out.html").exists()
+
+
+def test_a_kernel_that_dies_is_said_so(tmp_path):
+    path = write(tmp_path / "dead.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NotebookError, match=r"the kernel of dead.ipynb died"):
+        helpers.run_notebook(path, tmp_path / "out.ipynb", report=False)
+
+
+def test_a_secret_in_an_output_is_taken_out_and_named_by_kind(tmp_path):
+    half = len(SECRETS["access token"]) // 2
+    parts = SECRETS["access token"][:half], SECRETS["access token"][half:]
+    path = write(tmp_path / "leak.ipynb", f"print({parts[0]!r} + {parts[1]!r})\n1 / 0")
+    with pytest.raises(NotebookError) as refused:
+        helpers.run_notebook(path, tmp_path / "out.ipynb")
+    assert "cell 2 of leak.ipynb shows a secret (access token)" in str(refused.value)
+    for file in ("out.ipynb", "out.html"):
+        kept = (tmp_path / file).read_text(encoding="utf-8")
+        assert SECRETS["access token"] not in kept
+        assert "access token taken out" in kept
+
+
+def test_nothing_runs_with_an_unknown_parameter(tmp_path):
+    path = write(tmp_path / "a.ipynb", "print(1)")
+    with pytest.raises(SettingError, match="Did you mean"):
+        helpers.run_notebook(path, tmp_path / "out.ipynb", {"EPOCH": 1})
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+# Secrets and reports
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("where", ["stream", "html", "source"])
+def test_secrets_are_found_wherever_they_are(tmp_path, kind, where):
+    path = write(tmp_path / "a.ipynb", "1")
+    notebook, secret = nbformat.read(path, as_version=4), SECRETS[kind]
+    if where == "stream":
+        output = nbformat.v4.new_output("stream", text=f"before {secret} after")
+        notebook.cells[2].outputs = [output]
+    elif where == "html":
+        shown = {"text/html": f"<b>{secret}</b>"}
+        notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data=shown)]
+    else:
+        notebook.cells[2].source = f"x = '''{secret}'''"
+    nbformat.write(notebook, path)
+    with pytest.raises(NotebookError) as refused:
+        scan_secrets(path)
+    assert f"cell 2 of a.ipynb shows a secret ({kind})" in str(refused.value)
+    assert secret not in str(refused.value)
+
+
+def test_the_local_clouds_token_is_a_secret(tmp_path):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "emulator.json").write_text('{"token": "0123456789abcdef"}')
+    path = write(tmp_path / "a.ipynb", "t = '0123456789abcdef'")
+    scan_secrets(path, state=tmp_path)
+    with pytest.raises(NotebookError, match="local cloud's token"):
+        scan_secrets(path, state=tmp_path / "state")
+
+
+def test_plain_notebooks_and_pictures_pass_the_scan(tmp_path):
+    path = write(tmp_path / "a.ipynb", "1")
+    notebook = nbformat.read(path, as_version=4)
+    picture = {"image/png": "iVBOR" + SECRETS["API key"] + "AAAA"}
+    notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data=picture)]
+    nbformat.write(notebook, path)
+    scan_secrets(path)
+
+
+def test_index_links_each_report_with_its_state(tmp_path):
+    path = write(tmp_path / "a.ipynb", "1")
+    notebook = nbformat.read(path, as_version=4)
+    for number, cell in enumerate(notebook.cells[1:], 1):
+        cell.execution_count = number
+    notebook.metadata["papermill"] = {
+        "parameters": {"DATA": "<b>"}, "exception": None, "duration": 2.34,
+        "end_time": "2026-01-02T03:04:05.6",
+    }  # fmt: skip
+    nbformat.write(notebook, path)
+    html_report(path, tmp_path / "a.html")
+    write(tmp_path / "no_report.ipynb")
+    page = index(tmp_path, ["error < 1"]).read_text(encoding="utf-8")
+    for piece in ("a.html", "<td>ran", "2026-01-02 03:04:05", "2.3", "&lt;b&gt;", "error &lt; 1"):
+        assert piece in page
+    assert "no_report" not in page
+    assert "http" not in page
+
+
+# Saving
+
+
+def test_save_stores_without_outputs(session, tmp_path, capsys):
+    path = write(tmp_path / "mine.ipynb", "1")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="row of my data")]
+    nbformat.write(notebook, path)
+    uri = helpers.save_notebook(session, str(path))
+    assert uri.startswith(f"gs://{session.bucket}/notebooks/mine-")
+    stored = storage.read_bytes(session, uri).decode()
+    assert "row of my data" not in stored
+    assert [c.source for c in nbformat.reads(stored, 4).cells] == [c.source for c in notebook.cells]
+    said = capsys.readouterr().out
+    assert all(piece in said for piece in ("mine.ipynb", session.bucket, session.location))
+    assert helpers.save_notebook(session, str(path)) == uri
+
+
+def test_save_needs_to_know_the_file(session, monkeypatch):
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    with pytest.raises(SettingError, match="does not tell which file"):
+        helpers.save_notebook(session)
+
+
+def test_save_takes_the_file_that_jupyter_names(session, tmp_path, monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", str(write(tmp_path / "named.ipynb", "1")))
+    assert "/notebooks/named-" in helpers.save_notebook(session)
+
+
+def test_save_refuses_a_secret(session, tmp_path):
+    path = write(tmp_path / f"{tmp_path.name}.ipynb", f"key = {SECRETS['API key']!r}")
+    with pytest.raises(NotebookError, match=r"API key.*nothing was stored"):
+        helpers.save_notebook(session, str(path))
+    assert not storage.list_uris(session, f"gs://{session.bucket}/notebooks/{tmp_path.name}")
+
+
+def test_save_in_colab_asks_the_browser(session, tmp_path, monkeypatch):
+    notebook = json.loads(write(tmp_path / "x.ipynb", "edited = 'in the browser'").read_text())
+    notebook["metadata"]["colab"] = {"name": "01_prototype.ipynb"}
+    asked = []
+
+    def blocking_request(kind, request="", timeout_sec=5):
+        asked.append(kind)
+        return {"ipynb": notebook} if len(asked) == 1 else None
+
+    colab = types.ModuleType("google.colab")
+    colab._message = types.SimpleNamespace(blocking_request=blocking_request)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    uri = helpers.save_notebook(session)
+    assert "/notebooks/01_prototype-" in uri
+    assert b"in the browser" in storage.read_bytes(session, uri)
+    assert asked == ["get_ipynb"]
+    with pytest.raises(NotebookError, match="did not hand over"):
+        helpers.save_notebook(session)
