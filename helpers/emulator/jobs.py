@@ -13,6 +13,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,26 +24,15 @@ from pathlib import Path
 
 import psutil
 
-from helpers.emulator import buckets, builds, logs, operations
-from helpers.emulator.calls import (
-    ApiError,
-    Call,
-    Cloud,
-    found,
-    method,
-    now,
-    on_busy,
-    on_start,
-    on_stop,
-    page,
-)
+from helpers.emulator import buckets, builds, calls, logs, operations
+from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now
 from helpers.emulator.services import project_number
 
 log = logging.getLogger("helpers.emulator")
 
 # Where a job can go from each state; a state that is not here is an end.
 NEXT = {
-    "QUEUED": {"PENDING", "CANCELLING", "FAILED"},
+    "QUEUED": {"PENDING", "CANCELLING"},
     "PENDING": {"RUNNING", "CANCELLING", "FAILED"},
     "RUNNING": {"CANCELLING", "SUCCEEDED", "FAILED"},
     "CANCELLING": {"CANCELLED", "SUCCEEDED", "FAILED"},  # a job may be faster than its cancel
@@ -52,36 +42,22 @@ NEXT = {
 PERMANENT = {1, 2, 126, 127, 128, 139}
 WORKER_RESTARTS, JOB_RESTARTS = 5, 3  # [D: training/understanding-training-service]
 POOLS = ("chief", "worker", "ps", "evaluator")
-AT_ONCE = 8
-POLL_S, REMEMBER_S, STOP_GRACE_S = 0.05, 2, 5
+AT_ONCE, POLL_S, STOP_GRACE_S, TIMEOUT = 8, 0.05, 5, "604800s"
 KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")  # nothing else of the server's environment
-CANCELLED = {"code": 1, "message": "CANCELED"}
 GONE = "ended without an exit code: it was killed from outside, or the machine restarted"
 # Images whose work this machine's own Python and packages can do.
 PYTHON_IMAGE = re.compile(
     r"((docker\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
     r"training/.+|gcr\.io/(cloud-aiplatform/training|deeplearning-platform-release)/.+)(:[\w.-]+)?"
 )
-CHECK = """\
-import sys
-from importlib.metadata import PackageNotFoundError, distributions, version
-from packaging.requirements import Requirement
-wrong = []
-for line in [line for made in distributions(path=sys.argv[1:]) for line in made.requires or []]:
-    wanted = Requirement(line)
-    try:
-        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
-            if not wanted.specifier.contains(version(wanted.name), prereleases=True):
-                wrong.append(f"{line} (installed: {version(wanted.name)})")
-    except PackageNotFoundError:
-        wrong.append(f"{line} (not installed)")
-if wrong:
-    sys.exit("The package needs what this machine's Python does not have: " + "; ".join(wrong))
-"""
+PIP = "-m pip --disable-pip-version-check install --quiet --no-index --no-build-isolation"
 
 
 @dataclass
 class Replica:
+    """One process of a job, and its tries."""
+
+    home: Path
     pool: int
     index: int
     attempt: int = 0  # of the whole job
@@ -89,33 +65,103 @@ class Replica:
     process: subprocess.Popen | None = None  # None: not started, or by an earlier local cloud
 
     @property
-    def task(self) -> str:
-        return f"workerpool{self.pool}-{self.index}"
+    def folder(self) -> Path:
+        return self.home / f"{self.attempt}-{self.restarts}"
+
+    def launch(self, spec: dict) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self.folder / "spec.json").write_text(json.dumps(spec))
+        program = [sys.executable, "-I", "-S", Path(__file__).with_name("replica.py"), self.folder]
+        with open(self.folder / "supervisor.log", "ab") as said:
+            self.process = subprocess.Popen(
+                program, env=_kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def pid(self) -> int | None:
+        """The supervisor's, while it lives."""
+        if self.process:
+            return self.process.pid if self.process.poll() is None else None
+        try:
+            with open(self.folder / "pid") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int((self.folder / "pid").read_text())
+        except FileNotFoundError:
+            pass
+        return None
+
+    def end(self) -> dict | None:
+        """`{"code", "last"}`; None while it runs."""
+        if self.pid():
+            return None
+        try:
+            return json.loads((self.folder / "exit.json").read_text())
+        except FileNotFoundError:
+            return {"code": None, "last": ""}
 
 
 @dataclass
 class Run:
     """A job that has not ended."""
 
+    cloud: Cloud
     name: str
     spec: dict
     replicas: list[Replica]
-    deadline_s: float = math.inf  # Unix time
     started: bool = False
+    deadline_s: float = math.inf  # Unix time
     asked: dict | None = None  # cancel: the error to end with
-    ending: tuple[str, dict | None] | None = None  # all replicas are told to stop, then this
+    ending: tuple[str, dict | None] | None = None  # when all have stopped
     kill_at_s: float = math.inf  # monotonic
-    remembered_at_s: float = 0
     family: set[psutil.Process] = field(default_factory=set)
 
     @property
     def number(self) -> str:
         return self.name.rsplit("/", 1)[-1]
 
+    def move(self, state: str, **fields) -> dict:
+        """Write a new state if it can follow the present one; the job as it is now."""
+
+        def change(job: dict) -> dict:
+            if state not in NEXT.get(job["state"].removeprefix("JOB_STATE_"), ()):
+                return job
+            return job | {"state": f"JOB_STATE_{state}", "updateTime": now()} | fields
+
+        return self.cloud.state.update(self.name, change)
+
+    def set_deadline(self, job: dict) -> None:
+        limit = self.spec.get("scheduling", {}).get("timeout", TIMEOUT)
+        start = datetime.datetime.fromisoformat(job.get("startTime") or now())
+        self.deadline_s = start.timestamp() + float(limit.rstrip("s"))
+
+    def cancel(self, message: str, code: int = 1) -> None:
+        self.asked = {"code": code, "message": message}
+        self.move("CANCELLING", _asked=self.asked)
+        _wake.set()
+
+    def stop(self, state: str, error: dict | None = None) -> None:
+        """Ask every replica to stop; the job ends when they have."""
+        self.ending = (state, error)
+        self.kill_at_s = time.monotonic() + (STOP_GRACE_S if _closing.is_set() else _grace_s() + 2)
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: int) -> None:
+        """To the supervisors; all they have started is noted by pid and start time."""
+        for pid in filter(None, [replica.pid() for replica in self.replicas]):
+            try:
+                supervisor = psutil.Process(pid)
+                self.family |= {supervisor, *supervisor.children(recursive=True)}
+                supervisor.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    def say(self, text: str, severity: str = "INFO") -> None:
+        logs.write(self.cloud, "ml_job", self.number, text.splitlines(), severity=severity)
+
 
 _runs: dict[str, Run] = {}
-_wake = threading.Event()
-_closing = threading.Event()
+_wake, _closing = threading.Event(), threading.Event()
 
 
 # --- The service
@@ -123,13 +169,12 @@ _closing = threading.Event()
 
 @method("aiplatform.projects.locations.customJobs.create")
 def create(call: Call) -> dict:
-    name = f"{call.path['parent']}/customJobs/{call.state.next_id()}"
-    output = {"name", "state", "createTime", "startTime", "endTime", "updateTime", "error"}
+    name, moment = f"{call.path['parent']}/customJobs/{call.state.next_id()}", now()
+    output = {"startTime", "endTime", "error"}
     job = {key: value for key, value in call.body.items() if key not in output}
-    moment = now()
     job |= {"name": name, "state": "JOB_STATE_QUEUED", "createTime": moment, "updateTime": moment}
     call.state.put("customJob", name, job, parent=call.path["parent"])
-    _runs[name] = _run_of(job)
+    _runs[name] = _run_of(call.cloud, job)
     _wake.set()
     return job
 
@@ -142,7 +187,7 @@ def get(call: Call) -> dict:
 @method("aiplatform.projects.locations.customJobs.list")
 def listed(call: Call) -> dict:
     jobs = call.state.list("customJob", call.path["parent"])[::-1]
-    return page(call, [operations.shown(job) for job in jobs], "customJobs")
+    return calls.page(call, [operations.shown(job) for job in jobs], "customJobs")
 
 
 @method("aiplatform.projects.locations.customJobs.cancel")
@@ -151,7 +196,7 @@ def cancel(call: Call) -> dict:
     found(call, call.path["name"])
     run = _runs.get(call.path["name"])
     if run and not run.asked:
-        _cancel(call.cloud, run, CANCELLED)
+        run.cancel("CANCELED")
     return {}
 
 
@@ -172,303 +217,202 @@ def delete(call: Call) -> dict:
 # --- The watcher
 
 
-@on_start
+@calls.on_start
 def adopt(cloud: Cloud) -> None:
     """Take up the jobs an earlier local cloud left running, and watch."""
     for job in cloud.state.list("customJob"):
-        if job["state"].removeprefix("JOB_STATE_") not in NEXT:
-            continue
-        run = _run_of(job)
-        for replica in run.replicas:
-            home = cloud.folder / "jobs" / run.number / replica.task
-            tries = [[int(n) for n in path.name.split("-")] for path in home.glob("*-*")]
-            if tries:
-                replica.attempt, replica.restarts = max(tries)
-                run.started = True
-        if run.started:
-            _move(cloud, run, "RUNNING", startTime=job.get("startTime", now()))
-            _set_deadline(run, job.get("startTime", now()))
-        if job["state"] == "JOB_STATE_CANCELLING":
-            run.asked = job.get("_asked", CANCELLED)
-        _runs[run.name] = run
-    _closing.clear()
-    threading.Thread(target=_watch, args=(cloud,), daemon=True, name="jobs").start()
+        if job["state"].removeprefix("JOB_STATE_") in NEXT:
+            run = _runs[job["name"]] = _run_of(cloud, job)
+            for replica in run.replicas:
+                for path in replica.home.glob("*-*"):
+                    this = tuple(int(number) for number in path.name.split("-"))
+                    replica.attempt, replica.restarts = max(
+                        this, (replica.attempt, replica.restarts)
+                    )
+                    run.started = True
+            if run.started:
+                run.set_deadline(run.move("RUNNING", startTime=job.get("startTime") or now()))
+            run.asked = job.get("_asked")
+    threading.Thread(target=_watch, daemon=True, name="jobs").start()
 
 
-@on_stop
+@calls.on_stop
 def stop(cloud: Cloud) -> None:
     """Jobs do not outlive a local cloud that is told to end."""
     _closing.set()
     for run in list(_runs.values()):
-        _cancel(cloud, run, CANCELLED | {"message": "CANCELED: the local cloud was stopped."})
+        run.cancel("CANCELED: the local cloud was stopped.")
         run.kill_at_s = min(run.kill_at_s, time.monotonic() + STOP_GRACE_S)
     give_up_s = time.monotonic() + 3 * STOP_GRACE_S
     while _runs and time.monotonic() < give_up_s:
         time.sleep(POLL_S)
 
 
-@on_busy
+@calls.on_busy
 def busy(cloud: Cloud) -> bool:
     return bool(_runs)
 
 
-def _watch(cloud: Cloud) -> None:
-    while _runs or not _closing.is_set():
+def _watch() -> None:
+    while True:
         for run in list(_runs.values()):
             try:
-                _step(cloud, run)
+                _step(run)
             except Exception as error:
                 log.exception("job %s", run.number)
                 message = f"Internal error of the local cloud: {error!r}"
-                run.ending = ("FAILED", {"code": 13, "message": message})
-                run.kill_at_s = min(run.kill_at_s, time.monotonic())
-        _wake.wait(POLL_S if _runs else 1)
+                run.stop("FAILED", {"code": 13, "message": message})
+        _wake.wait(POLL_S if _runs else None)
         _wake.clear()
 
 
-def _step(cloud: Cloud, run: Run) -> None:
+def _step(run: Run) -> None:
     """Move a job on by what its replicas did since the last look."""
-    ends = [_end_of(cloud, run, replica) for replica in run.replicas] if run.started else []
+    ends = [replica.end() for replica in run.replicas] if run.started else []
     if run.ending:
         if None not in ends:
-            _finish(cloud, run)
+            _finish(run)
         elif time.monotonic() > run.kill_at_s:
-            _kill(cloud, run)
-        return
-    if run.asked:
-        _stop_all(cloud, run, "CANCELLED", run.asked)
+            run.signal(signal.SIGUSR1)
+            if time.monotonic() > run.kill_at_s + 2:  # a supervisor hangs
+                _kill(run.family)
+    elif run.asked:
+        run.stop("CANCELLED", run.asked)
     elif not run.started:
         used = sum(len(other.replicas) for other in _runs.values() if other.started)
         if not used or used + len(run.replicas) <= AT_ONCE:
-            _begin(cloud, run)
+            _begin(run)
     elif ends[0] and ends[0]["code"] == 0:  # the chief's success is the job's
-        _stop_all(cloud, run, "SUCCEEDED")
-    elif failed := [(r, end) for r, end in zip(run.replicas, ends, strict=True) if _bad(end)]:
-        _recover(cloud, run, *failed[0])
+        run.stop("SUCCEEDED")
+    elif any(end and end["code"] != 0 for end in ends):
+        _recover(run, ends)
     elif time.time() > run.deadline_s:
-        # Public reports of jobs past their time show them cancelled; the reason is our own wording.
-        limit = run.spec.get("scheduling", {}).get("timeout", "604800s")
-        message = f"CANCELED: the job ran longer than its timeout of {limit}."
-        _cancel(cloud, run, {"code": 4, "message": message})
-    elif time.monotonic() > run.remembered_at_s + REMEMBER_S:
-        _remember(cloud, run)
+        # Public reports of jobs past their time show them cancelled; the words are ours.
+        limit = run.spec.get("scheduling", {}).get("timeout", TIMEOUT)
+        run.cancel(f"CANCELED: the job ran longer than its timeout of {limit}.", code=4)
 
 
-def _bad(end: dict | None) -> bool:
-    return end is not None and end["code"] != 0
-
-
-def _recover(cloud: Cloud, run: Run, replica: Replica, end: dict) -> None:
+def _recover(run: Run, ends: list[dict | None]) -> None:
     """Restart the worker, then the whole job, unless the error is permanent."""
-    code, scheduling = end["code"], run.spec.get("scheduling", {})
+    place = next(i for i, end in enumerate(ends) if end and end["code"] != 0)
+    replica, code, last = run.replicas[place], ends[place]["code"], ends[place]["last"].strip()
     said = f"exited with a non-zero status of {code}" if code is not None else GONE
-    message = f"The replica {replica.task} {said}."
+    message = f"The replica {replica.home.name} {said}."
+    scheduling = run.spec.get("scheduling", {})
     again = code is not None and code not in PERMANENT and not scheduling.get("disableRetries")
     whole = scheduling.get("restartJobOnWorkerRestart", False)
     if again and not whole and replica.restarts < WORKER_RESTARTS:
-        before = json.loads((_folder(cloud, run, replica) / "spec.json").read_text())
+        spec = json.loads((replica.folder / "spec.json").read_text())
         replica.restarts += 1
-        _say(cloud, run, f"{message} Restart {replica.restarts} of {WORKER_RESTARTS}.", "WARNING")
-        _launch(cloud, run, replica, before)
+        run.say(f"{message} Restart {replica.restarts} of {WORKER_RESTARTS}.", "WARNING")
+        replica.launch(spec)
     elif again and replica.attempt < JOB_RESTARTS:
-        text = f"{message} Restarting the whole job, {replica.attempt + 1} of {JOB_RESTARTS}."
-        _say(cloud, run, text, "WARNING")
-        _stop_all(cloud, run, "RESTART")
+        count = f"{replica.attempt + 1} of {JOB_RESTARTS}"
+        run.say(f"{message} Restarting the whole job, {count}.", "WARNING")
+        run.stop("RESTART")
     else:
-        tail = f"{end['last'].strip()} ({message})" if end["last"] else message
-        _stop_all(cloud, run, "FAILED", {"code": 3, "message": tail})
+        run.stop("FAILED", {"code": 3, "message": f"{last} ({message})" if last else message})
 
 
-def _begin(cloud: Cloud, run: Run) -> None:
-    _move(cloud, run, "PENDING")
+def _begin(run: Run) -> None:
+    run.move("PENDING")
     try:
-        specs = _plan(cloud, run)
+        specs = _plan(run)
     except ApiError as error:
         run.ending = ("FAILED", error.rpc())
         return
     for replica, spec in zip(run.replicas, specs, strict=True):
-        _launch(cloud, run, replica, spec)
+        replica.launch(spec)
+    if not run.started:
+        run.set_deadline(run.move("RUNNING", startTime=now()))
     run.started = True
-    job = _move(cloud, run, "RUNNING", startTime=now())
-    _set_deadline(run, job.get("startTime", now()))
 
 
-def _finish(cloud: Cloud, run: Run) -> None:
+def _finish(run: Run) -> None:
     """Nothing runs any more: go to the end decided on."""
     state, error = run.ending
-    for process in run.family:
-        if process.is_running() and process.pid != os.getpid():
-            process.kill()
-    run.family, run.ending, run.kill_at_s = set(), None, math.inf
-    if state == "RESTART" and not run.asked:
-        for replica in run.replicas:
-            replica.attempt, replica.restarts, replica.process = replica.attempt + 1, 0, None
-        for replica, spec in zip(run.replicas, _plan(cloud, run), strict=True):
-            _launch(cloud, run, replica, spec)
-        return
+    _kill(run.family)
+    run.family, run.ending = set(), None
     if state == "RESTART":
+        for replica in run.replicas:
+            replica.attempt, replica.restarts = replica.attempt + 1, 0
+        if not run.asked:
+            _begin(run)
+            return
         state, error = "CANCELLED", run.asked
-    _move(cloud, run, state, endTime=now(), **({"error": error} if error else {}))
+    run.move(state, endTime=now(), **({"error": error} if error else {}))
     del _runs[run.name]
 
 
-def _stop_all(cloud: Cloud, run: Run, state: str, error: dict | None = None) -> None:
-    run.ending = (state, error)
-    run.kill_at_s = time.monotonic() + (STOP_GRACE_S if _closing.is_set() else _grace_s() + 2)
-    _remember(cloud, run)
-    _signal(cloud, run, "SIGTERM")
+def _kill(family: set[psutil.Process]) -> None:
+    for process in family:
+        if process.is_running():  # psutil compares the start time
+            process.kill()
 
 
-def _kill(cloud: Cloud, run: Run) -> None:
-    """Past the grace time: the supervisors kill what is theirs; then nothing is asked any more."""
-    _remember(cloud, run)
-    _signal(cloud, run, "SIGUSR1")
-    if time.monotonic() > run.kill_at_s + 2:
-        for process in run.family:
-            if process.is_running():
-                process.kill()
-
-
-def _cancel(cloud: Cloud, run: Run, error: dict) -> None:
-    run.asked = error
-    _move(cloud, run, "CANCELLING", _asked=error)
-    _wake.set()
-
-
-def _move(cloud: Cloud, run: Run, state: str, **fields) -> dict:
-    """Write a new state if it can follow the present one; the job as it is now."""
-
-    def change(job: dict) -> dict:
-        if state not in NEXT.get(job["state"].removeprefix("JOB_STATE_"), ()):
-            return job
-        return job | {"state": f"JOB_STATE_{state}", "updateTime": now()} | fields
-
-    return cloud.state.update(run.name, change)
-
-
-# --- Processes
-
-
-def _launch(cloud: Cloud, run: Run, replica: Replica, spec: dict) -> None:
-    folder = _folder(cloud, run, replica)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "spec.json").write_text(json.dumps(spec))
-    program = [sys.executable, "-I", "-S", Path(__file__).with_name("replica.py"), folder]
-    with open(folder / "supervisor.log", "ab") as said:
-        replica.process = subprocess.Popen(
-            program, env=_kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-            start_new_session=True,
-        )  # fmt: skip
-
-
-def _end_of(cloud: Cloud, run: Run, replica: Replica) -> dict | None:
-    """How a replica ended, `{"code", "last"}`; None while its supervisor lives."""
-    if _supervisor(cloud, run, replica):
-        return None
-    try:
-        return json.loads((_folder(cloud, run, replica) / "exit.json").read_text())
-    except FileNotFoundError:
-        return {"code": None, "last": ""}
-
-
-def _supervisor(cloud: Cloud, run: Run, replica: Replica) -> int | None:
-    """The pid of a replica's supervisor while it lives."""
-    if replica.process:
-        return replica.process.pid if replica.process.poll() is None else None
-    try:
-        with open(_folder(cloud, run, replica) / "pid") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return int(file.read())
-    except FileNotFoundError:
-        pass
-    return None
-
-
-def _signal(cloud: Cloud, run: Run, name: str) -> None:
-    import signal
-
-    for replica in run.replicas:
-        if pid := _supervisor(cloud, run, replica):
-            os.kill(pid, getattr(signal, name))
-
-
-def _remember(cloud: Cloud, run: Run) -> None:
-    """Note every process of a job (pid and start time), for those that lose their supervisor."""
-    run.remembered_at_s = time.monotonic()
-    for replica in run.replicas:
-        if pid := _supervisor(cloud, run, replica):
-            try:
-                supervisor = psutil.Process(pid)
-                run.family |= {supervisor, *supervisor.children(recursive=True)}
-            except psutil.NoSuchProcess:
-                continue
+def _run_of(cloud: Cloud, job: dict) -> Run:
+    home = cloud.folder / "jobs" / job["name"].rsplit("/", 1)[-1]
+    replicas = [
+        Replica(home / f"workerpool{number}-{index}", number, index)
+        for number, pool in enumerate(job["jobSpec"]["workerPoolSpecs"])
+        for index in range(int(pool.get("replicaCount", 1)) if pool else 0)
+    ]
+    return Run(cloud, job["name"], job["jobSpec"], replicas)
 
 
 # --- What a replica is given
 
 
-def _plan(cloud: Cloud, run: Run) -> list[dict]:
+def _plan(run: Run) -> list[dict]:
     """The supervisor's spec of every replica.
 
     Raises:
         ApiError: an image or a package can't be had.
     """
-    pools = run.spec["workerPoolSpecs"]
     addresses: dict[str, list[str]] = {}
     for replica, port in zip(run.replicas, _free_ports(len(run.replicas)), strict=True):
         addresses.setdefault(f"workerpool{replica.pool}", []).append(f"127.0.0.1:{port}")
-    said = [
-        f"{pool.get('machineSpec', {}).get('machineType', 'machine')} × "
-        f"{pool.get('replicaCount', '1')}: not emulated; this machine has {os.cpu_count()} cores."
-        for pool in pools
-        if pool
-    ]
-    specs = []
+    specs, said = [], {}
     for replica in run.replicas:
-        pool = pools[replica.pool]
-        container, package = pool.get("containerSpec"), pool.get("pythonPackageSpec", {})
-        image = _image(cloud, (container or {}).get("imageUri") or package["executorImageUri"])
+        pool = run.spec["workerPoolSpecs"][replica.pool]
+        machine = pool.get("machineSpec", {}).get("machineType", "machine")
+        said[f"{machine} is not emulated; this machine has {os.cpu_count()} cores."] = True
+        task = pool.get("containerSpec") or pool["pythonPackageSpec"]
+        image = _image(run.cloud, task.get("imageUri") or task["executorImageUri"])
         if not image.root:
-            said.append(f"{image.base}: this machine's Python {sys.version.split()[0]} runs it.")
+            said[f"{image.base}: this machine's Python {sys.version.split()[0]} runs it."] = True
         env = _kept() | {
             key: ":".join(map(image.inside, value.split(":"))) for key, value in image.env.items()
         }
-        env |= _environment(cloud, run, replica, addresses)
-        folder = _folder(cloud, run, replica)
-        if container:
-            commands = [_command(image, container)]
+        env |= _environment(run, replica, addresses)
+        if "containerSpec" in pool:
+            commands = [_command(image, task)]
         else:
-            target = str(folder / "packages")
-            env["PYTHONPATH"] = target
-            commands = _package_commands(cloud, package, target)
-        given = (container or package).get("env", [])
-        env |= {variable["name"]: _gcs(cloud, variable.get("value", "")) for variable in given}
-        commands = [[_gcs(cloud, word) for word in command] for command in commands]
-        where = image.inside(image.workdir) if image.root else str(folder)
-        log_file = logs.folder(cloud, "ml_job", run.number) / f"{replica.task}.jsonl"
-        specs.append(
-            {"commands": commands, "env": env, "cwd": where, "log": str(log_file),
-             "grace_s": _grace_s()}
-        )  # fmt: skip
-    if not run.replicas[0].attempt:
-        _say(cloud, run, "\n".join(dict.fromkeys(said)))
+            env["PYTHONPATH"] = str(replica.folder / "packages")
+            commands = _package_commands(run.cloud, task, env["PYTHONPATH"])
+        env |= {var["name"]: _gcs(run.cloud, var.get("value", "")) for var in task.get("env", [])}
+        specs.append({
+            "commands": [[_gcs(run.cloud, word) for word in command] for command in commands],
+            "env": env, "cwd": image.inside(image.workdir) if image.root else str(replica.home),
+            "log": f"{logs.folder(run.cloud, 'ml_job', run.number) / replica.home.name}.jsonl",
+            "grace_s": _grace_s(),
+        })  # fmt: skip
+    if not run.started:
+        run.say("\n".join(said))
     return specs
 
 
-def _environment(cloud: Cloud, run: Run, replica: Replica, addresses: dict) -> dict[str, str]:
+def _environment(run: Run, replica: Replica, addresses: dict) -> dict[str, str]:
     """What Vertex AI sets. Source: [D: training/code-requirements, distributed-training]"""
     _, project, _, location, *_ = run.name.split("/")
     env = {
         "CLOUD_ML_JOB_ID": run.number, "CLOUD_ML_PROJECT_ID": project_number(project),
-        "CLOUD_ML_REGION": location, "LOCAL_CLOUD_DIR": str(cloud.folder),
+        "CLOUD_ML_REGION": location, "LOCAL_CLOUD_DIR": str(run.cloud.folder),
         "LOCAL_CLOUD_PROJECT": project, "LOCAL_CLOUD_GRACE_S": str(_grace_s()),
     }  # fmt: skip
     base = run.spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
-    if base:
-        names = {"MODEL": "model", "CHECKPOINT": "checkpoints", "TENSORBOARD_LOG": "logs"}
-        env |= {f"AIP_{name}_DIR": f"{base}/{folder}/" for name, folder in names.items()}
+    names = {"MODEL": "model", "CHECKPOINT": "checkpoints", "TENSORBOARD_LOG": "logs"}
+    env |= {f"AIP_{name}_DIR": f"{base}/{folder}/" for name, folder in names.items() if base}
     about = {"environment": "cloud", "job": json.dumps(run.spec)}
     task = {"type": f"workerpool{replica.pool}", "index": replica.index}
     env["CLUSTER_SPEC"] = json.dumps({"cluster": addresses, "task": task} | about)
@@ -482,14 +426,15 @@ def _environment(cloud: Cloud, run: Run, replica: Replica, addresses: dict) -> d
 def _image(cloud: Cloud, uri: str) -> builds.Image:
     """The image of that address, or a stand-in (`root` "") where this Python can do its work."""
     image = builds.image(cloud, uri)
-    if image is None and builds.IMAGE.fullmatch(uri) and not PYTHON_IMAGE.fullmatch(uri):
+    base = image.base if image else uri
+    if PYTHON_IMAGE.fullmatch(base):
+        return image or builds.Image("", "/", {}, [], [], uri)
+    if image is None and builds.IMAGE.fullmatch(uri):
         raise ApiError(404, f"Image {uri} not found: nothing of that name was built and pushed.")
-    if not PYTHON_IMAGE.fullmatch(image.base if image else uri):
-        raise ApiError(
-            400, f"Without Docker, {image.base if image else uri} can't be run here. Use an image "
-            "based on python, tensorflow/tensorflow or Vertex AI's training images.",
-        )  # fmt: skip
-    return image or builds.Image("", "/", {}, [], [], uri)
+    raise ApiError(
+        400, f"Without Docker, {base} can't be run here. Use an image based on python, "
+        "tensorflow/tensorflow or Vertex AI's training images.",
+    )  # fmt: skip
 
 
 def _command(image: builds.Image, container: dict) -> list[str]:
@@ -504,15 +449,13 @@ def _command(image: builds.Image, container: dict) -> list[str]:
 
 
 def _package_commands(cloud: Cloud, package: dict, target: str) -> list[list[str]]:
-    files = [buckets.path_of(cloud, uri) for uri in package["packageUris"]]
+    files = [str(buckets.path_of(cloud, uri)) for uri in package["packageUris"]]
     for uri, path in zip(package["packageUris"], files, strict=True):
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ApiError(404, f"The Python package {uri} does not exist.")
-    install = "-m pip --disable-pip-version-check install --quiet --no-index --no-deps"
-    options = ["--no-build-isolation", "--target", target]
-    return [
-        [sys.executable, *install.split(), *options, *map(str, files)],
-        [sys.executable, "-c", CHECK, target],
+    return [  # --target forgets what is installed, so a dry run asks first whether that suffices
+        [sys.executable, *PIP.split(), "--dry-run", *files],
+        [sys.executable, *PIP.split(), "--no-deps", "--target", target, *files],
         [sys.executable, "-m", package["pythonModule"], *package.get("args", [])],
     ]
 
@@ -521,27 +464,6 @@ def _gcs(cloud: Cloud, text: str) -> str:
     """`/gcs/BUCKET/…`, the mounted view of buckets, as the plain files it stands for."""
     head, sign, path = text.rpartition("=") if text.startswith("-") else ("", "", text)
     return f"{head}{sign}{cloud.folder}/buckets/{path[5:]}" if path.startswith("/gcs/") else text
-
-
-def _run_of(job: dict) -> Run:
-    pools = enumerate(job["jobSpec"]["workerPoolSpecs"])
-    counts = [(i, int(pool.get("replicaCount", 1)) if pool else 0) for i, pool in pools]
-    replicas = [Replica(pool, index) for pool, count in counts for index in range(count)]
-    return Run(job["name"], job["jobSpec"], replicas)
-
-
-def _set_deadline(run: Run, start_time: str) -> None:
-    timeout_s = float(run.spec.get("scheduling", {}).get("timeout", "604800s").rstrip("s"))
-    run.deadline_s = datetime.datetime.fromisoformat(start_time).timestamp() + timeout_s
-
-
-def _folder(cloud: Cloud, run: Run, replica: Replica) -> Path:
-    home = cloud.folder / "jobs" / run.number / replica.task
-    return home / f"{replica.attempt}-{replica.restarts}"
-
-
-def _say(cloud: Cloud, run: Run, text: str, severity: str = "INFO") -> None:
-    logs.write(cloud, "ml_job", run.number, text.splitlines(), severity=severity)
 
 
 def _kept() -> dict[str, str]:
@@ -555,9 +477,7 @@ def _grace_s() -> float:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()

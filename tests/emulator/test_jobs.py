@@ -262,7 +262,7 @@ def test_a_python_package_is_installed_and_run(cloud, tmp_path, needs):
         assert "trained ['--epochs=2']" in lines(cloud, name)
     else:
         assert job["state"] == "JOB_STATE_FAILED"
-        assert "no-such-distribution>=3 (not installed)" in job["error"]["message"]
+        assert "No matching distribution found for no-such-distribution>=3" in job["error"]["message"]
 
 
 def test_jobs_wait_when_the_machine_is_full(cloud, tmp_path):
