@@ -75,14 +75,14 @@ def summary() -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    os.chdir(ROOT)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    start, lines, failure = time.perf_counter(), [], ""
     try:
         epochs = read_arguments(arguments)
     except SettingError as error:
         print(error, file=sys.stderr)
         return 2
+    os.chdir(ROOT)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    start, lines, failure = time.perf_counter(), [], ""
     try:
         drive(epochs)
         print(f"{'all':14} {time.perf_counter() - start:5.1f} s\n")

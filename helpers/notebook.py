@@ -319,7 +319,7 @@ def _convert(where: str, value, default):
     """`value` as the type of `default`, when nothing is lost."""
     kind = type(default)
     value = value.item() if hasattr(value, "item") else value  # NumPy scalars
-    if default is None or type(value) is kind:
+    if default is None or (type(value) is kind and kind is not float):
         return value
     if kind is bool and str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"

@@ -1,0 +1,283 @@
+"""The scripts of `make lint`: each rule catches its breach, each drift is named."""
+
+import ast
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("links", "generate_notebooks", "lint_notebooks", "road")
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    """The scripts of .ci as modules, by name."""
+    sys.path.insert(0, str(ROOT / ".ci"))
+    yield {name: importlib.import_module(name) for name in SCRIPTS}
+    sys.path.remove(str(ROOT / ".ci"))
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of what the scripts read and write."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "helpers").mkdir()
+    return tmp_path
+
+
+def change(path: Path, edit) -> None:
+    """Apply a function to a notebook's JSON."""
+    notebook = json.loads(path.read_text())
+    edit(notebook)
+    path.write_text(json.dumps(notebook, indent=1))
+
+
+def code(notebook: dict, number: int) -> dict:
+    """Code cell `number`, counted from 1."""
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"][number - 1]
+
+
+def source(number: int, text: str):
+    """An edit that replaces the source of a code cell."""
+    return lambda notebook: code(notebook, number).update(source=text)
+
+
+def form(old: str, new: str):
+    """An edit that replaces text in the parameters cell."""
+
+    def edit(notebook: dict) -> None:
+        cell = code(notebook, 1)
+        cell["source"] = "".join(cell["source"]).replace(old, new)
+        assert new in cell["source"]
+
+    return edit
+
+
+# Rule -> what breaks it in 02_train.ipynb, whose third code cell connects.
+BREACHES = {
+    "parameters: 0 cells": lambda n: code(n, 1)["metadata"].update(tags=[]),
+    "parameters: 2 cells": lambda n: code(n, 3)["metadata"].update(tags=["parameters"]),
+    'set "cellView"': lambda n: code(n, 1)["metadata"].pop("cellView"),
+    "first line must be": form("# @title Parameters", "# Parameters"),
+    "`EPOCHS = 10 * 10": form("EPOCHS = 100", "EPOCHS = 10 * 10"),
+    "`EPOCHS = 100`": form('EPOCHS = 100  # @param {type:"integer", min:1}', "EPOCHS = 100"),
+    "parameters: EPOCHS is missing": form("EPOCHS = 100", "ROUNDS = 100"),
+    "bootstrap:": source(2, "import sys"),
+    "heading: 2 lines": lambda n: n["cells"][1].update(source="# Again\n\nText."),
+    "heading: 0 lines": lambda n: n["cells"][0].update(source="## No title\n\nText."),
+    "badge:": lambda n: n["cells"][0].update(source="# Title\n\nText."),
+    "cell 3: outputs:": lambda n: code(n, 3).update(execution_count=4),
+    "cell 4: outputs:": lambda n: code(n, 4).update(
+        outputs=[{"output_type": "stream", "name": "stdout", "text": "x"}]
+    ),
+    "cell 3: length: 13 lines": source(3, "x = 1\n" * 13),
+    "cell 3: width:": source(3, "x = " + "1" * 90),
+    "cell 3: syntax:": source(3, "!pip install nothing"),
+    "cell 4: syntax:": source(4, "%pip install nothing"),
+    "cell 3: try:": source(3, "try:\n    x = 1\nexcept ValueError:\n    x = 2"),
+    "cell 3: empty:": source(3, ""),
+    "cell 3: tensorflow:": source(3, "from keras import layers"),
+    "cell 3: metadata:": lambda n: code(n, 3)["metadata"].update(executionInfo={}),
+    "metadata: remove 'widgets'": lambda n: n["metadata"].update(widgets={}),
+    "kernelspec:": lambda n: n["metadata"]["kernelspec"].update(name="my-env"),
+    "cell 3: heading:": lambda n: n["cells"][4].update(source="## Connect"),
+    "length: 16 code cells": lambda n: n["cells"].extend([code(n, 3)] * (16 - 9)),
+}
+
+
+@pytest.mark.parametrize("rule", BREACHES)
+def test_every_rule_catches_its_breach(scripts, copy, rule):
+    path = copy / "notebooks" / "02_train.ipynb"
+    check = scripts["lint_notebooks"].check_notebook
+    assert list(check(path, copy)) == []
+    change(path, BREACHES[rule])
+    assert any(rule in breach for breach in check(path, copy)), list(check(path, copy))
+
+
+def test_imports_where_they_may_not_be(scripts, tmp_path, capsys, copy):
+    package = copy / "helpers"
+    (package / "emulator").mkdir()
+    for name in ("model.py", "predict.py", "emulator/model_server.py", "emulator/app.py"):
+        (package / name).write_text("def f():\n    import tensorflow as tf\n    return tf\n")
+    (package / "session.py").write_text("from helpers import emulator\n")
+    (package / "storage.py").write_text("import helpers.emulator.buckets\n")
+    (package / "emulator" / "state.py").write_text("from helpers.emulator import calls\n")
+    found = [line.rsplit(":", 1)[0] for line in scripts["lint_notebooks"].check_package(package)]
+    assert found == [
+        "helpers/emulator/app.py: tensorflow",
+        "helpers/predict.py: tensorflow",
+        "helpers/storage.py: emulator",
+    ]
+    assert scripts["lint_notebooks"].main([], copy) == 1
+    assert "helpers/predict.py: tensorflow" in capsys.readouterr().out
+
+
+def test_the_repository_keeps_its_own_rules(scripts, capsys):
+    for name in ("links", "generate_notebooks", "lint_notebooks"):
+        arguments = [] if name == "lint_notebooks" else ["--check"]
+        assert scripts[name].main(arguments) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('version = "0.1.0"', 'version = "0.2.0"', "v0.2.0"),
+        ("https://github.com/OWNER", "https://github.com/someone", "/github/someone/"),
+    ],
+)
+def test_links_follow_pyproject(scripts, copy, capsys, old, new, named):
+    links = scripts["links"]
+    assert links.main(["--check"], copy) == 0
+    project = copy / "pyproject.toml"
+    project.write_text(project.read_text().replace(old, new))
+    before = (copy / "README.md").read_text()
+    assert links.main(["--check"], copy) == 1
+    said = capsys.readouterr().out
+    for name in ("README.md", "notebooks/quickstart.ipynb", "notebooks/03_deploy.ipynb"):
+        assert f"{name}: differs" in said
+    assert (copy / "README.md").read_text() == before
+    links.main([], copy)
+    assert links.main(["--check"], copy) == 0
+    assert named in (copy / "README.md").read_text()
+    assert named in (copy / "notebooks" / "03_deploy.ipynb").read_text()
+    scripts["generate_notebooks"].main([], copy)
+    assert links.main(["--check"], copy) == 0
+
+
+def test_quickstart_follows_its_sources(scripts, copy, capsys):
+    generate = scripts["generate_notebooks"]
+    assert generate.main(["--check"], copy) == 0
+    change(
+        copy / "notebooks" / "03_deploy.ipynb",
+        form("TRAFFIC_PERCENT = 100", "TRAFFIC_PERCENT = 50"),
+    )
+    assert generate.main(["--check"], copy) == 1
+    assert "quickstart.ipynb: differs" in capsys.readouterr().out
+    generate.main([], copy)
+    assert generate.main(["--check"], copy) == 0
+    assert "TRAFFIC_PERCENT = 50" in (copy / "notebooks" / "quickstart.ipynb").read_text()
+
+
+def test_quickstart_defines_every_name_before_it_is_used():
+    cells = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4).cells
+    known = set(dir(__builtins__)) if not isinstance(__builtins__, dict) else set(__builtins__)
+    for cell in (cell for cell in cells if cell.cell_type == "code"):
+        nodes = list(ast.walk(ast.parse(cell.source)))
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+        used = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        assert used <= known, cell.source
+
+
+# The bootstrap cell, run as a script in a process of its own.
+
+COLAB = """
+import subprocess, sys, types
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+calls = []
+subprocess.run = lambda command, check: calls.append((command, check))
+{before}
+{cell}
+print("CALLS", calls)
+"""
+
+
+def boot(scripts, folder: Path, *paths: Path, colab: bool = False, before: str = ""):
+    """Run the cell in `folder` with nothing on the path but `paths`."""
+    links = scripts["links"]
+    cell = links.bootstrap(links.project())
+    code = COLAB.format(cell=cell, before=before) if colab else f"{before}\n{cell}"
+    code = f"import sys\nsys.path[:] = [''] + {[str(p) for p in paths]} + sys.path[1:]\n{code}"
+    code += "\nprint('FOUND', *found)"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(  # -S: without this environment's own packages
+        [sys.executable, "-S", "-c", code],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def install(folder: Path, version: str = "0.1.0") -> Path:
+    """What a wheel of this package leaves in a site-packages folder."""
+    package = folder / "helpers"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "container_image.py"):
+        (package / name).touch()
+    about = folder / f"colab_to_cloud-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Name: colab-to-cloud\nVersion: {version}\n")
+    return folder
+
+
+@pytest.mark.parametrize("place", [".", "notebooks", "notebooks/more"])
+def test_bootstrap_finds_a_checkout_from_its_folders(scripts, tmp_path, place):
+    install(tmp_path)
+    (tmp_path / "notebooks" / "more").mkdir(parents=True)
+    done = boot(scripts, tmp_path / place)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.split()[-1]).resolve() == tmp_path / "helpers"
+
+
+def test_bootstrap_finds_an_installed_wheel_from_an_empty_folder(scripts, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = boot(scripts, tmp_path / "empty", install(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "site" / "helpers") in done.stdout
+
+
+def test_bootstrap_refuses_foreign_helpers_with_both_paths(scripts, tmp_path):
+    foreign = tmp_path / "work" / "helpers"
+    foreign.mkdir(parents=True)
+    (foreign / "__init__.py").write_text("raise SystemExit('imported')")
+    done = boot(scripts, tmp_path / "work", install(tmp_path / "site"))
+    last = done.stderr.strip().splitlines()[-1]
+    assert "ImportError" in last
+    assert str(foreign) in last
+    assert str(tmp_path / "site") in last
+
+
+def test_bootstrap_says_what_to_install(scripts, tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    done = boot(scripts, tmp_path / "a" / "b")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError")
+    assert "colab-to-cloud[local] @ git+https://" in last
+
+
+@pytest.mark.parametrize(("installed", "calls"), [("0.1.0", 0), ("0.0.9", 1)])
+def test_bootstrap_in_colab_installs_this_release_once(scripts, tmp_path, installed, calls):
+    (tmp_path / "content").mkdir()
+    done = boot(scripts, tmp_path / "content", install(tmp_path / "site", installed), colab=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("'install'") == calls
+    if calls:
+        assert "'-m', 'pip', 'install', '-q', 'colab-to-cloud[local] @ git+https://" in done.stdout
+        assert "], True)" in done.stdout
+
+
+# The drive
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("EPOCHS=0", "1 or more"),
+        ("EPOCHS=ten", "'ten'"),
+        ("EPOCH=2", "EPOCHS"),
+        ("EPOCHS", "EPOCHS=2"),
+    ],
+)
+def test_the_drive_refuses_bad_arguments_before_it_starts(scripts, argument, said, capsys):
+    assert scripts["road"].main([argument]) == 2
+    assert said in capsys.readouterr().err
