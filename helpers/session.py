@@ -121,13 +121,14 @@ class Session:
 
     def wait(self, operation: dict, *, api: str = "aiplatform") -> dict:
         """Wait for a long-running operation, however long it takes, and give its response."""
-        service, pause_s = self.service(api), 0.05
-        if api != "serviceusage":  # its operations belong to no project
-            service = service.projects().locations()
+        operations, pause_s = self.service(api), 0.05
+        # An endpoint's operations are below the endpoint, Service Usage's below nothing at all.
+        for collection in operation["name"].split("/")[::2]:
+            operations = getattr(operations, collection)()
         while not operation.get("done"):
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 5)
-            operation = self.call(service.operations().get(name=operation["name"]))
+            operation = self.call(operations.get(name=operation["name"]))
         if "error" in operation:
             problem = operation["error"]
             raise CloudError(problem.get("message", "unknown"), status=problem.get("code", 0))

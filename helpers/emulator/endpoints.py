@@ -119,7 +119,7 @@ def delete(call: Call) -> dict:
         _routes.pop(name, None)
     empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
     about = {"@type": TYPE + "DeleteOperationMetadata"}
-    return operations.finished(call.cloud, name.rpartition("/endpoints")[0], empty, metadata=about)
+    return operations.finished(call.cloud, name, empty, metadata=about)
 
 
 @method(ID + "deployModel")

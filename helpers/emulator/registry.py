@@ -99,7 +99,7 @@ def upload(call: Call) -> dict:
         "key": call.state.next_id(),
     }  # fmt: skip
     about = {"@type": TYPE + "UploadModelOperationMetadata"}
-    return operations.start(call.cloud, parent, upload_model, arguments, metadata=about)
+    return operations.start(call.cloud, name, upload_model, arguments, metadata=about)
 
 
 @operations.work
@@ -268,4 +268,4 @@ def _refuse_deployed(call: Call, name: str, number: str = "") -> None:
 def _deleted(call: Call, name: str) -> dict:
     empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
     about = {"@type": TYPE + "DeleteOperationMetadata"}
-    return operations.finished(call.cloud, name.rpartition("/models/")[0], empty, metadata=about)
+    return operations.finished(call.cloud, name, empty, metadata=about)

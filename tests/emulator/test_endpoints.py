@@ -261,7 +261,7 @@ def test_a_deploy_that_fails_leaves_nothing_behind(emulator, tmp_path):
     endpoint = Endpoint(emulator)
     count = len(servers_of(emulator))
     with pytest.raises(
-        CloudError, match="Model server exited unexpectedly.*No versions of servable"
+        CloudError, match="Model server exited unexpectedly(.|\n)*No versions"
     ):
         endpoint.deploy(empty, "1")
     with pytest.raises(CloudError, match="gcr.io/p/own:1 was not built here"):
