@@ -62,10 +62,12 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
     failure = ""
     if not stopped.is_set():
         try:
-            notebook.run_notebook(source, executed, parameters, cwd=folder, log=True)
+            notebook.run_notebook(source, executed, parameters, report=False, cwd=folder, log=True)
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
+        if not stopped.is_set() and executed.is_file():  # a page takes seconds a stop may not have
+            notebook.html_report(executed, folder / "report.html")
         _upload(cloud, executed, output, whole=not failure and not stopped.is_set())
     if stopped.is_set():
         print(f"{name} was stopped on request.", file=sys.stderr)
@@ -77,17 +79,17 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
 
 
 def _upload(cloud: session.Session, executed: Path, output: Path, *, whole: bool) -> None:
-    """Results into the bucket, the model last: where it is, the rest is too."""
-    model_uri = os.environ["AIP_MODEL_DIR"].rstrip("/")
-    base = model_uri.rpartition("/")[0]
-    files = {executed.name: executed, "report.html": executed.with_suffix(".html")}
-    for name, path in (files | {"metrics.json": output / "metrics.json"}).items():
-        if path.is_file():
-            storage.upload_file(cloud, path, f"{base}/{name}")
-    folders = {"logs": "AIP_TENSORBOARD_LOG_DIR", "checkpoints": "AIP_CHECKPOINT_DIR"}
-    for name, variable in (folders | ({"model": "AIP_MODEL_DIR"} if whole else {})).items():
-        if (output / name).is_dir():
-            storage.upload_folder(cloud, output / name, os.environ[variable])
+    """Results into the bucket: what can't be made again first, the model last."""
+    base = os.environ["AIP_MODEL_DIR"].rstrip("/").rpartition("/")[0]
+    uris = {output / "checkpoints": os.environ.get("AIP_CHECKPOINT_DIR")}
+    uris |= {file: f"{base}/{file.name}" for file in (executed, executed.parent / "report.html")}
+    uris[output / "metrics.json"] = f"{base}/metrics.json"
+    uris[output / "logs"] = os.environ.get("AIP_TENSORBOARD_LOG_DIR")
+    uris[output / "model"] = os.environ["AIP_MODEL_DIR"] if whole else None
+    for path, uri in uris.items():
+        if uri and path.exists():
+            store = storage.upload_folder if path.is_dir() else storage.upload_file
+            store(cloud, path, uri)
     print(f"Everything is in {base}/", flush=True)
 
 

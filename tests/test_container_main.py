@@ -49,7 +49,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
-    running = start(tmp_path_factory.mktemp("container") / "state", LOCAL_CLOUD_GRACE_S="6")
+    running = start(tmp_path_factory.mktemp("container") / "state", LOCAL_CLOUD_GRACE_S="9")
     storage.create_bucket(running.session)
     yield running
     running.stop()
@@ -185,7 +185,7 @@ def run(cloud: Emulator, base: str, code: str, extra: dict, *before: str) -> sub
     """The program by itself, as another container service would start it."""
     environment = {
         "LOCAL_CLOUD_DIR": str(cloud.folder), "LOCAL_CLOUD_PROJECT": "local",
-        "LOCAL_CLOUD_GRACE_S": "6", "PYTHONPATH": str(ROOT), "AIP_MODEL_DIR": f"{base}/model/",
+        "LOCAL_CLOUD_GRACE_S": "9", "PYTHONPATH": str(ROOT), "AIP_MODEL_DIR": f"{base}/model/",
         "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/", "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
     }  # fmt: skip
     words = [*before, sys.executable, "-m", "helpers.container_main"]
