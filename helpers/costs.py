@@ -25,7 +25,7 @@ def costs(session: Session) -> pd.DataFrame:
     rows = []
     for endpoint in session.list(aiplatform.endpoints(), "endpoints", parent=session.parent):
         for deployed in endpoint.get("deployedModels", []):
-            machines = _machines(deployed["dedicatedResources"], "minReplicaCount")
+            machines = _machines(deployed.get("dedicatedResources", {}), "minReplicaCount")
             rows.append(("endpoint", endpoint["displayName"], machines, deployed["createTime"]))
     for job in session.list(aiplatform.customJobs(), "customJobs", parent=session.parent):
         if job["state"] not in ENDED:
@@ -45,7 +45,7 @@ def costs(session: Session) -> pd.DataFrame:
     return frame
 
 
-def cleanup(session: Session, *, name: str, delete_endpoint: bool = True) -> None:
+def cleanup(session: Session, *, name: str) -> None:
     """Stop what costs money: undeploy every model of an endpoint, then delete it.
 
     Safe to repeat. Models and files stay (they cost cents); what remains is printed.
@@ -57,11 +57,13 @@ def cleanup(session: Session, *, name: str, delete_endpoint: bool = True) -> Non
         print(f'Endpoint "{name}" does not exist; nothing to stop.')
     else:
         resource = session.call(endpoints.get(name=resource_name))
-        for deployed in resource.get("deployedModels", []):
-            body = {"deployedModelId": deployed["id"], "trafficSplit": {}}
+        left = [deployed["id"] for deployed in resource.get("deployedModels", [])]
+        while left:
+            body = {"deployedModelId": left.pop()}
+            if left:  # only the last one may leave while it has traffic
+                body["trafficSplit"] = dict.fromkeys(left, 0) | {left[0]: 100}
             session.wait(session.call(endpoints.undeployModel(endpoint=resource_name, body=body)))
-        if delete_endpoint:
-            session.wait(session.call(endpoints.delete(name=resource_name)))
+        session.wait(session.call(endpoints.delete(name=resource_name)))
         print(f'Endpoint "{name}": {len(resource.get("deployedModels", []))} models undeployed.')
     left = costs(session)
     running = left[left["what"] != "bucket"]
@@ -72,4 +74,4 @@ def cleanup(session: Session, *, name: str, delete_endpoint: bool = True) -> Non
 
 
 def _machines(pool: dict, count: str) -> str:
-    return f"{pool.get(count, 1)} × {pool['machineSpec']['machineType']}"
+    return f"{pool.get(count, 1)} × {pool.get('machineSpec', {}).get('machineType', 'automatic')}"

@@ -18,6 +18,7 @@ POOL = {
     "containerSpec": {"imageUri": "python:3.11", "command": ["true"]},
 }
 PACKAGE = {"executorImageUri": "i", "packageUris": ["gs://b/p.tar.gz"], "pythonModule": "m"}
+PACKAGED = {"pythonPackageSpec": PACKAGE}
 JOB = {"displayName": "j", "jobSpec": {"workerPoolSpecs": [POOL]}}
 
 
@@ -72,7 +73,7 @@ def test_a_method_that_is_not_emulated_is_named(emulator):
         (job(labels={f"k{i}": "v" for i in range(65)}), "64 labels"),
         (job(jobSpec={"workerPoolSpecs": [POOL | {"replicaCount": "2"}]}), "exactly one replica"),
         (job(jobSpec={"workerPoolSpecs": [POOL | {"replicaCount": "1.5"}]}), "TYPE_INT64"),
-        (job(jobSpec={"workerPoolSpecs": [POOL | {"pythonPackageSpec": PACKAGE}]}), "Exactly one of"),
+        (job(jobSpec={"workerPoolSpecs": [POOL | PACKAGED]}), "Exactly one of"),
         (job(jobSpec=JOB["jobSpec"] | {"scheduling": {"strategy": "CHEAP"}}), "TYPE_ENUM"),
         (job(jobSpec=JOB["jobSpec"] | {"scheduling": {"strategy": 99}}), "TYPE_ENUM"),
         (job(jobSpec=JOB["jobSpec"] | {"scheduling": {"timeout": "3600"}}), "protobuf.duration"),

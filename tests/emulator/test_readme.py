@@ -10,6 +10,6 @@ from helpers.emulator import app, discovery
 def test_the_table_names_every_method_and_no_other():
     app.App(None)
     text = (Path(helpers.emulator.__file__).parent / "README.md").read_text()
-    table = re.findall(r"^\| `([\w.]+)` \| (real|kept, without effect|accepted, without effect) \|$",
-                       text, re.MULTILINE)  # fmt: skip
-    assert sorted(name for name, _ in table) == sorted(discovery.HANDLERS)
+    effect = "real|kept, without effect|accepted, without effect"
+    table = re.findall(rf"^\| `([\w.]+)` \| (?:{effect}) \|$", text, re.MULTILINE)
+    assert sorted(table) == sorted(discovery.HANDLERS)
