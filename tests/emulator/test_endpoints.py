@@ -260,9 +260,7 @@ def test_a_deploy_that_fails_leaves_nothing_behind(emulator, tmp_path):
     foreign = register(emulator, tmp_path, f"{name}x", image="gcr.io/p/own:1")["model"]
     endpoint = Endpoint(emulator)
     count = len(servers_of(emulator))
-    with pytest.raises(
-        CloudError, match="Model server exited unexpectedly(.|\n)*No versions"
-    ):
+    with pytest.raises(CloudError, match="Model server exited unexpectedly(.|\n)*No versions"):
         endpoint.deploy(empty, "1")
     with pytest.raises(CloudError, match="gcr.io/p/own:1 was not built here"):
         endpoint.deploy(foreign, "1")
