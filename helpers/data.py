@@ -166,6 +166,14 @@ def probability_name(class_name: str) -> str:
     return "probability_" + csv_file.identifier(str(class_name), "")
 
 
+def find_file(source: str) -> Path | None:
+    """The file on this machine that `source` names, from the working directory or the project."""
+    if source in BUILT_IN or re.match(r"gs://|https?://", source):
+        return None
+    paths = (folder / source for folder in (Path.cwd(), session.project_root()))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def _read(source: str, cloud: session.Session | None) -> bytes:
     if source.startswith("gs://"):
         content = storage.read_bytes(cloud or session.from_environment(), source)
@@ -179,13 +187,10 @@ def _read(source: str, cloud: session.Session | None) -> bytes:
         if answer.status != 200:
             raise NotFoundError(f"{source} answered {answer.status}; expected a CSV file.")
     else:
-        paths = [folder / source for folder in (Path.cwd(), session.project_root())]
-        path = next((path for path in paths if path.is_file()), None)
+        path = find_file(source)
         if path is None:
-            around = [*BUILT_IN, *(file.name for file in Path.cwd().glob("*.csv"))]
-            raise NotFoundError(
-                f'DATA="{source}": no such file in {paths[0].parent}.{near(source, around)}'
-            )
+            around = near(source, [*BUILT_IN, *(file.name for file in Path.cwd().glob("*.csv"))])
+            raise NotFoundError(f'DATA="{source}": no such file in {Path.cwd()}.{around}')
         content = path.read_bytes()
     return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
 

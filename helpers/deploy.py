@@ -267,21 +267,23 @@ def roll_back(session: Session, *, name: str) -> Endpoint:
     return _give_all(session, name, max(older, key=int))
 
 
-def make_missing(session: Session, *, model: str, endpoint: str = "", epochs: int = 5) -> None:
+def make_missing(
+    session: Session, *, model: str, endpoint: str = "", parameters: dict | None = None
+) -> None:
     """On an empty local cloud, make what a later notebook needs; on Google say what to run.
 
     Args:
         model: display name a registered model must have.
         endpoint: display name a deployed endpoint must have; "" asks for none.
-        epochs: few, because it only has to be there.
+        parameters: of 01_prototype.ipynb; the epochs are few, because it only has to be there.
     """
     from helpers.train import train
 
     if not _named(session, "models", model):
         if session.cloud != "local":
             find_model(session, model)
-        print(f'No model "{model}" yet: training one for {epochs} epochs, only to have one.')
-        job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": epochs})
+        print(f'No model "{model}" yet: training one for 5 epochs, only to have one.')
+        job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5} | (parameters or {}))
         register(session, job, name=model)
     if endpoint and not _named(session, "endpoints", endpoint):
         if session.cloud != "local":

@@ -13,6 +13,7 @@ from html import escape
 from tqdm import tqdm
 
 from helpers import container_image, storage
+from helpers.data import find_file
 from helpers.errors import CloudError, JobError, NotFoundError, SettingError, near
 from helpers.notebook import check_parameters, find_notebook
 from helpers.session import RETRIED, Session, console, pause
@@ -115,7 +116,8 @@ def train(
 
     Args:
         notebook: a path, a gs:// address or a template's name.
-        parameters: values for its parameters cell; checked before anything is created.
+        parameters: values for its parameters cell; checked before anything is created. A file
+            named by DATA is copied to the bucket first.
         accelerator: such as "NVIDIA_TESLA_T4"; one a machine.
         workers: machines beside the chief.
         timeout_s: the service stops the job after this many seconds, and the bill with it.
@@ -131,9 +133,13 @@ def train(
     _check(machine_type, workers, timeout_s, labels)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
+    table = find_file(parameters["DATA"]) if parameters.get("DATA") else None
     hours = (workers + 1) * timeout_s / 3600
     print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
     print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
+    if table:
+        where = f"bucket {session.bucket} in {session.location}"
+        print(f"Upload:   {table} ({table.stat().st_size / 1e6:.1f} MB) to {where}")
 
     image = container_image.environment_image(session, accelerator=accelerator)
     started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
@@ -141,6 +147,9 @@ def train(
     base_uri = f"gs://{session.bucket}/jobs/{started}-{file.name}-{uuid.uuid4().hex[:6]}"
     notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
     storage.upload_file(session, file.path, notebook_uri)
+    if table:
+        uri = f"{base_uri}/input/{table.name}"
+        parameters["DATA"] = storage.upload_file(session, table, uri)
     parameters_uri = storage.write_bytes(
         session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
     )
