@@ -1,0 +1,341 @@
+"""Tables: what is built in, and what real CSV files bring."""
+
+import gzip
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import data, storage
+from helpers.errors import CloudError, DataError, NotFoundError, SettingError
+
+ROWS = 60
+GAME_SALES = "dca0408428821bd3e4eb215c5449bc3986f8c3947426fec3e567a5dbd3c1f479"
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Gives a function that writes a CSV file and loads it."""
+
+    def load(content, **arguments) -> data.Table:
+        path = tmp_path / "table.csv"
+        if isinstance(content, dict):
+            content = pd.DataFrame(content).to_csv(index=False)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return data.load(str(path), **arguments)
+
+    return load
+
+
+def columns(**more) -> dict:
+    """A usable table: two numbers, a text and a target, with what a test adds."""
+    draw = np.random.default_rng(3)
+    size, side = draw.normal(50, 9, ROWS).round(3), draw.choice(["left", "right"], ROWS)
+    price = (3 * size + draw.normal(0, 4, ROWS)).round(2)
+    return {
+        "size": size,
+        "age": draw.normal(9, 2, ROWS).round(2),
+        "side": side,
+        **more,
+        "price": price,
+    }
+
+
+def noted(table: data.Table, *words: str) -> bool:
+    return any(all(word in note for word in words) for note in table.notes)
+
+
+def test_game_sales_has_the_same_bytes_everywhere():
+    table = data.load("game_sales")
+    frame = pd.concat([table.train, table.test])
+    assert (len(table.train), len(table.test)) == (1000, 400)
+    assert (table.task, table.target, table.unit) == ("regression", "total_earnings", "$")
+    text = frame.to_csv(index=False, lineterminator="\n")
+    assert (
+        hashlib.sha256(text.encode()).hexdigest()
+        == GAME_SALES
+    )
+    assert frame["critic_rating"].drop_duplicates().sort_values().tolist() == [
+        2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0,
+    ]  # fmt: skip
+    assert set(frame["unit_price"]) == {39.99, 49.99, 59.99}
+
+
+def test_the_noise_is_what_no_model_can_beat():
+    """The rule itself, fitted with the terms it has, errs by the noise and no less."""
+    table = data.load("game_sales")
+
+    def terms(frame):
+        x = frame[list(table.features)].to_numpy()
+        half = 2 * (frame["critic_rating"] - 2)
+        adult = frame["is_action"] * (1 - frame["suitable_for_kids"])
+        return np.column_stack([np.ones(len(x)), x, half**2, half * frame["is_sequel"], adult])
+
+    weights = np.linalg.lstsq(terms(table.train), table.train[table.target], rcond=None)[0]
+    answers = pd.DataFrame({table.target: terms(table.test) @ weights}, index=table.test.index)
+    assert data.score(table, answers)["mae"] == pytest.approx(table.noise_mae, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "classes"),
+    [("diabetes", "regression", 0), ("wine", "multiclass", 3), ("breast_cancer", "binary", 2)],
+)
+def test_built_in_tables_of_scikit_learn(name, task, classes):
+    table = data.load(name, seed=1)
+    assert (table.task, len(table.classes), table.built_in) == (task, classes, True)
+    assert len(table.test) == pytest.approx(len(table.train) / 3, abs=2)
+    assert set(table.train[table.target]) <= set(table.classes) or task == "regression"
+    assert all(column.isidentifier() for column in table.features)
+
+
+def test_the_split_depends_on_the_seed_and_keeps_the_shares(load):
+    kinds = ["a"] * 20 + ["b"] * 39 + ["rare"]
+    table = load(columns(kind=kinds), target="kind", seed=4)
+    again = load(columns(kind=kinds), target="kind", seed=4)
+    other = load(columns(kind=kinds), target="kind", seed=5)
+    assert list(table.test.index) == list(again.test.index) != list(other.test.index)
+    assert table.test["kind"].value_counts().to_dict() == {"b": 10, "a": 5}
+    assert not set(table.test.index) & set(table.train.index)
+    assert noted(table, "only one row", "rare")
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "classes"),
+    [
+        (["yes", "no"] * 30, "binary", ("no", "yes")),
+        ([True, False] * 30, "binary", ("0", "1")),
+        ([0, 1] * 30, "binary", ("0", "1")),
+        (["a", "b", "c"] * 20, "multiclass", ("a", "b", "c")),
+        ([3, 4, 5] * 20, "multiclass", ("3", "4", "5")),
+        (list(range(10)) * 6, "regression", ()),
+        ([0.5, 1.5, 2.5] * 20, "regression", ()),
+    ],
+)
+def test_the_task_is_read_from_the_target(load, target, task, classes):
+    table = load(columns(answer=target), target="answer")
+    assert (table.task, table.classes) == (task, classes)
+
+
+def test_the_task_can_be_set(load):
+    table = load(columns(answer=[3, 4, 5] * 20), target="answer", task="regression")
+    assert (table.task, table.train["answer"].dtype) == ("regression", "float64")
+    with pytest.raises(DataError, match="answer is text .*a regression needs numbers"):
+        load(columns(answer=["a", "b"] * 30), target="answer", task="regression")
+    with pytest.raises(DataError, match="60 different values; binary takes at most 2"):
+        load(columns(), task="binary")
+    with pytest.raises(SettingError, match='Did you mean "regression"'):
+        load(columns(), task="regresion")
+
+
+def test_numbers_text_and_gaps(load):
+    more = {"flag": [True, False, None] * 20, "gap": [1.5, None, 2.5] * 20}
+    table = load(columns(**more, color=["red", None, " blue "] * 20))
+    assert table.target == "price"
+    assert table.kinds == {
+        "size": "number", "age": "number", "side": "text", "flag": "number", "gap": "number",
+        "color": "text",
+    }  # fmt: skip
+    assert set(table.train["color"].dropna()) == {"red", "blue"}
+    assert table.train["flag"].isna().any()
+    assert set(table.train["flag"].dropna()) == {0.0, 1.0}
+    assert table.notes == ()
+
+
+def test_amounts_become_numbers(load):
+    amounts = {
+        "paid": [f"${1000 + i:,}.50" for i in range(ROWS)],
+        "share": [f"{i // 2} %" for i in range(ROWS)],
+        "loss": [f"({i}.5)" for i in range(ROWS)],
+        "odd": ["unknown", "?", *map(str, range(ROWS - 2))],
+    }
+    table = load(columns(**amounts), target="paid")
+    frame = pd.concat([table.train, table.test]).sort_index()
+    assert frame["paid"].tolist() == [1000.5 + i for i in range(ROWS)]
+    assert frame["share"].tolist() == [i // 2 for i in range(ROWS)]
+    assert frame["loss"].tolist() == [-i - 0.5 for i in range(ROWS)]
+    assert frame["odd"].isna().sum() == 2
+    assert table.unit == "$"
+    assert noted(table, "paid", "read as numbers")
+    assert noted(table, "odd", '"unknown"', "taken as missing")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators(load, separator):
+    text = pd.DataFrame(columns()).to_csv(index=False, sep=separator)
+    assert set(load(text).features) == {"size", "age", "side"}
+
+
+def test_decimal_commas(load):
+    text = pd.DataFrame(columns(big=[1234.5 + i for i in range(ROWS)])).to_csv(
+        index=False, sep=";", decimal=","
+    )
+    table = load(text.replace("1234,5", "1.234,5"))
+    assert table.train["size"].dtype == "float64"
+    assert 1234.5 in set(pd.concat([table.train, table.test])["big"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
+def test_encodings(load, encoding):
+    text = pd.DataFrame(columns(Straße=["Köln", "Zürich"] * 30)).to_csv(index=False)
+    table = load(text.encode(encoding))
+    assert set(table.train["Strae"]) == {"Köln", "Zürich"}
+
+
+def test_compressed_files(load):
+    assert (
+        len(load(gzip.compress(pd.DataFrame(columns()).to_csv(index=False).encode())).train) == 45
+    )
+
+
+def test_dates_become_their_parts(load):
+    days = pd.date_range("2023-01-30 08:00", periods=ROWS, freq="37h")
+    german = [day.strftime("%d.%m.%Y") for day in days]
+    table = load(columns(sold=days.strftime("%Y-%m-%d %H:%M"), day=german))
+    parts = ("year", "month", "day_of_week", "hour")
+    assert set(table.features) >= {f"sold_{part}" for part in parts[1:]} | {"day_month"}
+    frame = pd.concat([table.train, table.test]).sort_index()
+    assert frame["sold_month"].tolist() == days.month.tolist() == frame["day_month"].tolist()
+    assert frame["sold_hour"].tolist() == days.hour.tolist()
+    assert noted(table, "sold holds dates", "sold_month")
+
+
+def test_columns_that_say_nothing_are_left_out(load):
+    useless = {
+        "customer_id": [5000 - 7 * i for i in range(ROWS)],
+        "": range(ROWS),
+        "name": [f"person {i}" for i in range(ROWS)],
+        "country": ["CH"] * ROWS,
+        "empty": [None] * ROWS,
+    }
+    table = load(columns(**useless))
+    assert set(table.features) == {"size", "age", "side"}
+    assert noted(table, "customer_id is left out", "numbers the rows")
+    assert noted(table, "name is left out", "60 different texts")
+    assert noted(table, "country is left out", '"CH"')
+    assert noted(table, "empty is left out")
+
+
+def test_headers_become_names(load, capsys):
+    text = pd.DataFrame(columns()).to_csv(index=False)
+    text = text.replace("size,age,side,price", "Unit Price ($),size,size,1st price", 1)
+    table = load(text, target="1st price")
+    assert table.features == ("Unit_Price", "size", "size_2")
+    assert table.target == "column_1st_price"
+    assert '"size" is size_2' in capsys.readouterr().out
+
+
+def test_a_column_that_repeats_the_target_is_warned_of(load):
+    table = load(columns(copy=2 * np.array(columns()["price"]) + 1))
+    assert noted(table, "copy nearly repeats price", "leak")
+    kinds = np.array(["a", "b", "c"] * 20)
+    table = load(columns(code=np.char.upper(kinds), kind=kinds), target="kind")
+    assert noted(table, "code nearly repeats kind")
+    assert not noted(load(columns(kind=kinds), target="kind"), "repeats")
+
+
+def test_rows_without_a_target_are_left_out(load):
+    answers = np.array(columns()["price"])
+    answers[:10] = np.nan
+    table = load(columns() | {"price": answers})
+    assert len(table.train) + len(table.test) == 50
+    assert noted(table, "10 rows without price")
+
+
+def test_the_proposed_row_of_an_own_table_is_nobodys_row(load):
+    table = load(columns())
+    rows = set(pd.DataFrame(columns())["size"])
+    assert table.proposed["size"].iloc[0] not in rows
+    assert list(table.proposed) == list(table.features)
+
+
+def test_a_description_shows_no_rows(load):
+    table = load(columns(), target="side")
+    shown = data.describe(table).to_string()
+    assert "target (binary)" in shown
+    assert "%" in shown
+    middle = table.train["size"].sort_values().iloc[20]
+    assert str(middle) not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n\n", "is empty"),
+        (b"\x00\x01\x02" * 100, "binary file"),
+        (b"PK\x03\x04" + b"x" * 100, "Save it as CSV"),
+        ("<!DOCTYPE html><html></html>", "a web page"),
+        ('{"rows": [1, 2]}', "JSON"),
+        ("just one column\n1\n2\n", "one column"),
+        ("a,b\n1,2\n", "1 rows"),
+        ("a,b\n", "0 rows"),
+        ("a,b\n1,2\n1,2,3,4\n" * 20, "not a CSV file"),
+        ("a,b\n" + "1,2\n3,4\n" * 4, "8 rows with a b; expected 10"),
+        ("a,b\n" + "1,2\n3,2\n" * 9, "Every row has the same b"),
+        ("id,b\n" + "".join(f"{i},{i % 7}.5\n" for i in range(40)), "no usable column besides b"),
+    ],
+)
+def test_what_is_no_table_is_refused(load, content, said):
+    with pytest.raises(DataError, match=said):
+        load(content)
+
+
+def test_a_misspelt_target_names_the_nearest(load):
+    with pytest.raises(DataError, match='TARGET="pryce" is not a column. Did you mean "price"'):
+        load(columns(), target="pryce")
+
+
+def test_classes_that_differ_in_signs_only_are_refused(load):
+    with pytest.raises(DataError, match='"a b" and "a-b"'):
+        load(columns(kind=["a b", "a-b"] * 30), target="kind")
+
+
+def test_a_file_that_is_not_there(tmp_path, monkeypatch, load):
+    load(columns())
+    monkeypatch.chdir(tmp_path)
+    assert data.load("table.csv").name == "table"
+    with pytest.raises(NotFoundError, match='Did you mean "table.csv"'):
+        data.load("tabel.csv")
+    with pytest.raises(NotFoundError, match='Did you mean "game_sales"'):
+        data.load("games_sales")
+
+
+def test_a_table_in_a_bucket(session):
+    uri = f"gs://{session.bucket}/tables/rooms.csv"
+    storage.write_bytes(session, pd.DataFrame(columns()).to_csv(index=False).encode(), uri)
+    assert data.load(uri, session=session).name == "rooms"
+    with pytest.raises(NotFoundError, match="nowhere.csv does not exist"):
+        data.load(f"gs://{session.bucket}/nowhere.csv", session=session)
+
+
+def test_a_table_on_the_web():
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if "rooms" in self.path else 404)
+            self.end_headers()
+            self.wfile.write(pd.DataFrame(columns()).to_csv(index=False).encode())
+
+        def log_message(self, *_): ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert data.load(f"{address}/rooms.csv").name == "rooms"
+        with pytest.raises(NotFoundError, match="answered 404"):
+            data.load(f"{address}/other.csv")
+        server.shutdown()
+    with pytest.raises(CloudError, match="did not answer"):
+        data.load(f"{address}/rooms.csv")
+
+
+def test_scores_of_classes():
+    table = data.load("breast_cancer")
+    shares = pd.DataFrame(index=table.test.index)
+    shares["target"] = table.test["target"]
+    shares["probability_benign"] = np.where(shares["target"] == "benign", 0.9, 0.1)
+    shares["probability_malignant"] = 1 - shares["probability_benign"]
+    score = data.score(table, shares)
+    assert score == {"accuracy": 1.0, "log_loss": pytest.approx(-np.log(0.9))}
