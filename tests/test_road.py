@@ -1,0 +1,143 @@
+"""The road through papermill, notebook by notebook and in one kernel, on an empty local cloud."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+
+import helpers
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    """An empty local cloud for one test; notebooks' kernels find it by the environment."""
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "cloud"))
+    yield tmp_path / "cloud"
+    stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(tmp_path / "cloud")]
+    subprocess.run(stop, check=True, capture_output=True, timeout=60)
+
+
+def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
+    source, made = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
+    return papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
+
+
+def shown(notebook) -> str:
+    """All that the cells printed and displayed."""
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def shops() -> pd.DataFrame:
+    """Takings of shops: texts, gaps, dates, amounts, a row number."""
+    draw = np.random.default_rng(8)
+    frame = pd.DataFrame({"shop_id": range(90, 0, -1), "area": draw.uniform(20, 200, 90).round(4)})
+    frame["town"] = draw.choice(["Bern", "Basel", "Zürich"], 90)
+    frame["opened"] = pd.date_range("2019-03-01", periods=90, freq="11D").strftime("%d.%m.%Y")
+    takings = 900 * frame["area"] + 20_000 * (frame["town"] == "Basel")
+    frame["takings"] = [f"${value:,.2f}" for value in takings]
+    frame.loc[::8, "area"] = np.nan
+    frame.loc[::9, "town"] = None
+    return frame
+
+
+def test_an_own_file_with_texts_and_gaps(cloud, tmp_path):
+    """02 to 04 with parameters only; rows of one's own stay out of every report."""
+    shops().to_csv(tmp_path / "shops.csv", index=False)
+    own = {"DATA": "shops.csv", "MODEL_NAME": "takings"}
+    trained = shown(run("02_train", tmp_path, EPOCHS=2, SEED=1, **own))
+    assert "shop_id is left out: it numbers the rows" in trained
+    assert "shops.csv (0.0 MB) to bucket local-bucket in us-central1" in trained
+    assert "takings version 1: default, candidate, v1" in trained
+    deployed = shown(run("03_deploy", tmp_path, MODEL_NAME="takings", VERSION="candidate"))
+    assert "Address: http://127.0.0.1:" in deployed
+    asked = shown(run("04_predict", tmp_path, CLEAN_UP=False, **own))
+    assert "The endpoint answers as the trained model did." in asked
+    assert "takings: $" in asked
+    session = helpers.connect("local")
+    reports = [uri for uri in helpers.storage.list_uris(session, "gs://local-bucket/jobs/")]
+    report = next(uri for uri in reports if uri.endswith("/report.html"))
+    seen = trained + deployed + asked + helpers.storage.read_bytes(session, report).decode()
+    for area in shops()["area"].dropna().head(20):
+        assert str(area) not in seen
+    again = shown(run("04_predict", tmp_path, **own))
+    assert "Nothing that bills by the hour is left." in again
+    assert helpers.costs(session)["what"].tolist() == ["bucket"]
+
+
+def test_classes(cloud, tmp_path):
+    """Many classes through 04 on an empty local cloud, which makes what is missing."""
+    said = shown(run("04_predict", tmp_path, DATA="wine", MODEL_NAME="cultivar"))
+    assert 'No model "cultivar" yet: training one' in said
+    assert "probability_class_0" in said
+    assert "The endpoint answers as the trained model did." in said
+
+
+def test_the_whole_road_in_one_kernel(cloud, tmp_path):
+    shops().drop(columns="takings").to_csv(tmp_path / "towns.csv", index=False)
+    own = {"DATA": "towns.csv", "TARGET": "town", "MODEL_NAME": "town", "EPOCHS": 1}
+    said = shown(run("quickstart", tmp_path, OUTPUT_DIR="out", **own))
+    assert "10 rows without town are left out" in said
+    assert "probability_Basel" in said
+    assert "Nothing that bills by the hour is left." in said
+
+
+def test_setup_has_nothing_to_do_on_the_local_cloud(cloud, tmp_path):
+    assert "nothing to do" in shown(run("00_setup", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "said"),
+    [
+        ("02_train", {"TARGET": "earnings"}, 'Did you mean "total_earnings"'),
+        ("02_train", {"DATA": "gone.csv"}, 'DATA="gone.csv": no such file'),
+        ("02_train", {"NOTEBOOK": "01_prototyp.ipynb"}, 'Did you mean "01_prototype.ipynb"'),
+        ("02_train", {"EPOCHS": "ten"}, "expected a whole number"),
+        ("02_train", {"CLOUD": "gogle"}, 'Did you mean "google"'),
+        ("03_deploy", {"CLOUD": "google"}, "needs a project"),
+    ],
+)
+def test_bad_input_ends_before_anything_is_made(cloud, tmp_path, name, parameters, said):
+    with pytest.raises(papermill.PapermillExecutionError, match=said):
+        run(name, tmp_path, **parameters)
+    session = helpers.connect("local")
+    assert helpers.storage.list_uris(session, "gs://local-bucket/") == []
+    assert helpers.costs(session).empty
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_prototype_is_near_the_noise(tmp_path, seed):
+    run("01_prototype", tmp_path, SEED=seed, OUTPUT_DIR="out")
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["metrics"]["mae"] <= 1.15 * report["noise_mae"]
+    assert report["metrics"]["mae"] < report["baselines"]["gradient_boosting"]["mae"]
+
+
+def test_make_run_says_what_came_of_it(cloud, tmp_path):
+    """The drive itself, in a copy of the project, twice: the second builds no image."""
+    project = tmp_path / "project"
+    project.mkdir()
+    for part in (".ci", "helpers", "notebooks", "pyproject.toml"):
+        (project / part).symlink_to(ROOT / part)
+    command = [sys.executable, project / ".ci" / "road.py", "EPOCHS=1"]
+    for turn in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        for word in ("00_setup", "04_predict", "Test error", "gradient boosting", "Endpoint"):
+            assert word in done.stdout
+        page = (project / "outputs" / "index.html").read_text()
+        assert page.count("<tr>") == 6
+        built = nbformat.read(project / "outputs" / "02_train.ipynb", as_version=4)
+        assert ("nothing to build" in shown(built).split("Image serving")[0]) == bool(turn)
+    wrong = subprocess.run([*command[:2], "EPOCH=1"], capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert 'Did you mean "EPOCHS"' in wrong.stderr
