@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -50,7 +51,6 @@ PYTHON_IMAGE = re.compile(
     r"((docker\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
     r"training/.+|gcr\.io/(cloud-aiplatform/training|deeplearning-platform-release)/.+)(:[\w.-]+)?"
 )
-PIP = "-m pip --disable-pip-version-check install --quiet --no-index --no-build-isolation"
 
 
 @dataclass
@@ -385,11 +385,11 @@ def _plan(run: Run) -> list[dict]:
             key: ":".join(map(image.inside, value.split(":"))) for key, value in image.env.items()
         }
         env |= _environment(run, replica, addresses)
+        pip = _own_pip(replica.home, env)
         if "containerSpec" in pool:
             commands = [_command(image, task)]
         else:
-            env["PYTHONPATH"] = str(replica.folder / "packages")
-            commands = _package_commands(run.cloud, task, env["PYTHONPATH"])
+            commands = _package_commands(run.cloud, task, pip)
         env |= {var["name"]: _gcs(run.cloud, var.get("value", "")) for var in task.get("env", [])}
         specs.append({
             "commands": [[_gcs(run.cloud, word) for word in command] for command in commands],
@@ -448,22 +448,32 @@ def _command(image: builds.Image, container: dict) -> list[str]:
     return [sys.executable, *words[1:]] if python else words
 
 
-def _package_commands(cloud: Cloud, package: dict, target: str) -> list[list[str]]:
+def _own_pip(home: Path, env: dict[str, str]) -> str:
+    """Give a replica a `pip` that leaves this machine's packages alone (job_pip.py)."""
+    binaries, packages = home / "bin", str(home / "packages")
+    binaries.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = [sys.executable, "-I", str(Path(__file__).with_name("job_pip.py")), packages]
+    for name in ("pip", "pip3"):
+        (binaries / name).write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
+        (binaries / name).chmod(0o700)
+    env["PATH"] = f"{binaries}:{env['PATH']}"
+    env["PYTHONPATH"] = ":".join(filter(None, [packages, env.get("PYTHONPATH")]))
+    env |= {"PIP_TARGET": packages, "PIP_NO_INDEX": "1"}  # what `python -m pip` goes by
+    return str(binaries / "pip")
+
+
+def _package_commands(cloud: Cloud, package: dict, pip: str) -> list[list[str]]:
     files = [str(buckets.path_of(cloud, uri)) for uri in package["packageUris"]]
     for uri, path in zip(package["packageUris"], files, strict=True):
         if not os.path.isfile(path):
             raise ApiError(404, f"The Python package {uri} does not exist.")
-    return [  # --target forgets what is installed, so a dry run asks first whether that suffices
-        [sys.executable, *PIP.split(), "--dry-run", *files],
-        [sys.executable, *PIP.split(), "--no-deps", "--target", target, *files],
-        [sys.executable, "-m", package["pythonModule"], *package.get("args", [])],
-    ]
+    module = [sys.executable, "-m", package["pythonModule"], *package.get("args", [])]
+    return [[pip, "install", *files], module]
 
 
 def _gcs(cloud: Cloud, text: str) -> str:
     """`/gcs/BUCKET/…`, the mounted view of buckets, as the plain files it stands for."""
-    head, sign, path = text.rpartition("=") if text.startswith("-") else ("", "", text)
-    return f"{head}{sign}{cloud.folder}/buckets/{path[5:]}" if path.startswith("/gcs/") else text
+    return re.sub(r"(?<![\w./-])/gcs/(?=[a-z0-9])", f"{cloud.folder}/buckets/", text)
 
 
 def _kept() -> dict[str, str]:
