@@ -16,11 +16,13 @@ from helpers.emulator.calls import HANDLERS, ApiError
 from helpers.emulator.rules import ENUM_NUMBERS
 
 DOCUMENTS = {
-    "v1": ["aiplatform.v1", "artifactregistry.v1", "cloudbuild.v1", "iam.v1", "serviceusage.v1"],
+    "v1": ["aiplatform.v1", "artifactregistry.v1", "cloudbuild.v1", "iam.v1", "serviceusage.v1",
+           "cloudbilling.v1", "billingbudgets.v1"],
     "v2": ["logging.v2"],
+    "v3": ["cloudresourcemanager.v3"],
     "storage": ["storage.v1"],
     "v1beta1": ["aiplatform.v1beta1"],
-}
+}  # fmt: skip
 FORMATS = {
     "google-duration": re.compile(r"-?\d{1,12}(\.\d{1,9})?s"),
     "google-datetime": re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"),

@@ -1,6 +1,12 @@
-"""Service Usage and IAM service accounts: kept as asked for; nothing here has an effect."""
+"""What a project is made of before anything runs: services, accounts, policies, billing, budgets.
 
+All of it is kept as asked for; nothing here has an effect. Permissions named in the environment
+variable LOCAL_CLOUD_DENIED (with commas between) are answered as missing when somebody tests them.
+"""
+
+import base64
 import hashlib
+import os
 import re
 
 from helpers.emulator import operations
@@ -11,6 +17,7 @@ KNOWN = {
     for name in ("aiplatform", "artifactregistry", "billingbudgets", "cloudbilling", "cloudbuild",
                  "cloudresourcemanager", "compute", "iam", "logging", "serviceusage", "storage")
 }  # fmt: skip
+BILLING = "billingAccounts/000000-000000-000000"  # pays for every project here
 
 
 def project_number(project: str) -> str:
@@ -111,14 +118,82 @@ def delete_account(call: Call) -> dict:
     return {}
 
 
-@method("iam.projects.serviceAccounts.getIamPolicy")
-def get_account_policy(call: Call) -> dict:
-    found(call, call.path["resource"])
-    return call.state.get(f"policy/{call.path['resource']}") or {"version": 1, "etag": "BwAAAA=="}
+# --- Policies, and the permissions that follow from them
 
 
-@method("iam.projects.serviceAccounts.setIamPolicy")
-def set_account_policy(call: Call) -> dict:
-    found(call, call.path["resource"])
-    name = f"policy/{call.path['resource']}"
-    return call.state.put("policy", name, call.body["policy"] | {"etag": "BwAAAB=="})
+def _holder(call: Call) -> str:
+    """The resource that a policy belongs to; projects are there without being made."""
+    name = call.path["resource"]
+    if name.count("/") > 1:
+        found(call, name)
+    return name
+
+
+@method("cloudresourcemanager.projects.getIamPolicy",
+        "iam.projects.serviceAccounts.getIamPolicy",
+        "artifactregistry.projects.locations.repositories.getIamPolicy")  # fmt: skip
+def get_policy(call: Call) -> dict:
+    return call.state.get(f"policy/{_holder(call)}") or {"version": 1, "etag": "BwAAAA=="}
+
+
+@method("cloudresourcemanager.projects.setIamPolicy",
+        "iam.projects.serviceAccounts.setIamPolicy",
+        "artifactregistry.projects.locations.repositories.setIamPolicy")  # fmt: skip
+def set_policy(call: Call) -> dict:
+    name, policy = f"policy/{_holder(call)}", call.body["policy"]
+    kept = call.state.get(name) or {"etag": "BwAAAA=="}
+    if policy.get("etag", kept["etag"]) != kept["etag"]:
+        message = "There were concurrent policy changes. Please retry the whole read-modify-write."
+        raise ApiError(409, message, status="ABORTED")
+    etag = base64.b64encode(call.state.next_id().encode()).decode()
+    return call.state.put("policy", name, policy | {"etag": etag})
+
+
+@method("cloudresourcemanager.projects.testIamPermissions",
+        "iam.projects.serviceAccounts.testIamPermissions",
+        "artifactregistry.projects.locations.repositories.testIamPermissions")  # fmt: skip
+def test_permissions(call: Call) -> dict:
+    _holder(call)
+    denied = os.environ.get("LOCAL_CLOUD_DENIED", "").split(",")
+    granted = [name for name in call.body.get("permissions", []) if name not in denied]
+    return {"permissions": granted} if granted else {}
+
+
+# --- The project and its bill
+
+
+@method("cloudresourcemanager.projects.get")
+def get_project(call: Call) -> dict:
+    project = call.path["name"].split("/")[1]
+    name = f"projects/{project_number(project)}"
+    return {"name": name, "projectId": project, "displayName": project, "state": "ACTIVE"}
+
+
+@method("cloudbilling.projects.getBillingInfo")
+def get_billing(call: Call) -> dict:
+    name = f"{call.path['name']}/billingInfo"
+    account = (call.state.get(name) or {"billingAccountName": BILLING})["billingAccountName"]
+    return {
+        "name": name, "projectId": name.split("/")[1], "billingAccountName": account,
+        "billingEnabled": bool(account),
+    }  # fmt: skip
+
+
+@method("cloudbilling.projects.updateBillingInfo")
+def update_billing(call: Call) -> dict:
+    """An empty `billingAccountName` turns billing off."""
+    kept = {"billingAccountName": call.body.get("billingAccountName", "")}
+    call.state.put("billing", f"{call.path['name']}/billingInfo", kept)
+    return get_billing(call)
+
+
+@method("billingbudgets.billingAccounts.budgets.create")
+def create_budget(call: Call) -> dict:
+    name = f"{call.path['parent']}/budgets/{call.state.next_id()}"
+    budget = call.body | {"name": name, "etag": "1"}
+    return call.state.put("budget", name, budget, parent=call.path["parent"])
+
+
+@method("billingbudgets.billingAccounts.budgets.list")
+def list_budgets(call: Call) -> dict:
+    return page(call, call.state.list("budget", call.path["parent"]), "budgets")
