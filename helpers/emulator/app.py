@@ -16,7 +16,9 @@ from helpers.emulator import discovery, rules
 from helpers.emulator.calls import BUSY, ON_START, ON_STOP, STREAMED, ApiError, Call, Cloud
 
 # Importing a service registers its methods.
-SERVICES = ("operations", "buckets", "builds", "services", "logs", "jobs", "registry", "endpoints")
+SERVICES = (
+    "operations", "buckets", "builds", "services", "logs", "jobs", "registry", "endpoints", "batch",
+)  # fmt: skip
 BODY_BYTES = 8 * 2**20
 IDLE_S = 30 * 60
 HOSTS = {"127.0.0.1", "localhost"}
