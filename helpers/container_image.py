@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from helpers import storage
+from helpers import accounts, storage
 from helpers.errors import CloudError, SettingError
 from helpers.session import Session
 
@@ -28,7 +28,7 @@ DISTRIBUTION = "colab-to-cloud"
 SERVING_VERSION = "2.20.0"
 SERVING_DOCKERFILE = "FROM tensorflow/serving:{version}\n"
 ENVIRONMENT_DOCKERFILE = """\
-FROM tensorflow/tensorflow:{version}{variant}
+FROM {base}
 WORKDIR /app
 COPY requirements.txt requirements.txt
 RUN pip install --no-cache-dir --no-deps -r requirements.txt
@@ -44,25 +44,32 @@ CREDENTIALS = re.compile(
 )
 
 
-def environment_image(session: Session, *, accelerator: str | None = None) -> str:
+def environment_image(session: Session, *, accelerator: str | None = None, base: str = "") -> str:
     """The image training jobs run in; built when nothing with this content exists yet.
 
     Args:
         accelerator: with one, TensorFlow's GPU variant.
+        base: image to start from; "" takes TensorFlow's own of the version installed here.
     Returns:
         `LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/environment:HASH`
     Raises:
         CloudError: the build failed; its last log lines are in the message.
     """
-    version, variant = metadata.version(_tensorflow()), "-gpu" if accelerator else ""
+    return ensure(session, "environment", environment_files(accelerator, base))
+
+
+def environment_files(accelerator: str | None = None, base: str = "") -> dict[str, bytes]:
+    """What `environment_image` is made of."""
+    if not base:
+        variant = "-gpu" if accelerator else ""
+        base = f"tensorflow/tensorflow:{metadata.version(_tensorflow())}{variant}"
     files = {
-        "Dockerfile": ENVIRONMENT_DOCKERFILE.format(version=version, variant=variant).encode(),
+        "Dockerfile": ENVIRONMENT_DOCKERFILE.format(base=base).encode(),
         "requirements.txt": requirements().encode(),
     }
-    package = Path(__file__).parent
-    for path in sorted(package.glob("*.py")):
+    for path in sorted(Path(__file__).parent.glob("*.py")):
         files[f"helpers/{path.name}"] = path.read_bytes()
-    return ensure(session, "environment", files)
+    return files
 
 
 def serving_version() -> str:
@@ -72,8 +79,12 @@ def serving_version() -> str:
 
 def serving_image(session: Session) -> str:
     """TensorFlow Serving, copied into the project's own repository."""
-    files = {"Dockerfile": SERVING_DOCKERFILE.format(version=serving_version()).encode()}
-    return ensure(session, "serving", files)
+    return ensure(session, "serving", serving_files())
+
+
+def serving_files() -> dict[str, bytes]:
+    """What `serving_image` is made of."""
+    return {"Dockerfile": SERVING_DOCKERFILE.format(version=serving_version()).encode()}
 
 
 def requirements() -> str:
@@ -105,23 +116,31 @@ def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
             f"{', '.join(refused)} looks like a credential and stays out of the image."
         )
     package = pack(files)
-    tag = hashlib.sha256(package).hexdigest()[:16]
-    repository = f"{session.parent}/repositories/{REPOSITORY}"
+    tag = _tag(package)
     image = f"{session.location}-docker.pkg.dev/{session.project}/{REPOSITORY}/{name}:{tag}"
-    repositories = session.service("artifactregistry").projects().locations().repositories()
-    tag_name = f"{repository}/packages/{name}/tags/{tag}"
-    try:
-        session.call(repositories.packages().tags().get(name=tag_name))
+    if is_built(session, name, tag):
         print(f"Image {name}:{tag} is there already; nothing to build.")
         return image
-    except CloudError as error:
-        if error.status != 404:
-            raise
     create_repository(session)
     source = f"images/{name}-{tag}.tgz"
     storage.write_bytes(session, package, f"gs://{session.bucket}/{source}")
     _build(session, image, source)
     return image
+
+
+def is_built(session: Session, name: str, content: str | dict[str, bytes]) -> bool:
+    """Whether the repository holds the image of that tag, or made of these files."""
+    tag = content if isinstance(content, str) else _tag(pack(content))
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    repository = f"{session.parent}/repositories/{REPOSITORY}"
+    tag_name = f"{repository}/packages/{name}/tags/{tag}"
+    try:
+        session.call(repositories.packages().tags().get(name=tag_name))
+        return True
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return False
 
 
 def create_repository(session: Session) -> bool:
@@ -149,6 +168,10 @@ def pack(files: dict[str, bytes]) -> bytes:
     return gzip.compress(raw.getvalue(), mtime=0)
 
 
+def _tag(package: bytes) -> str:
+    return hashlib.sha256(package).hexdigest()[:16]
+
+
 def _build(session: Session, image: str, source: str) -> None:
     builds = session.service("cloudbuild").projects().locations().builds()
     steps = [{"name": "gcr.io/cloud-builders/docker", "args": ["build", "-t", image, "."]}]
@@ -157,6 +180,8 @@ def _build(session: Session, image: str, source: str) -> None:
         "steps": steps, "images": [image], "timeout": "1800s", "tags": [DISTRIBUTION],
         "options": {"logging": "CLOUD_LOGGING_ONLY"},
     }  # fmt: skip
+    if accounts.find(session, accounts.BUILD_AS):
+        body["serviceAccount"] = accounts.name(session, accounts.BUILD_AS)
     started = session.call(builds.create(parent=session.parent, body=body))
     build, pause_s, shown = started["metadata"]["build"], 0.1, ""
     name = f"{session.parent}/builds/{build['id']}"

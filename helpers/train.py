@@ -12,7 +12,7 @@ from html import escape
 
 from tqdm import tqdm
 
-from helpers import container_image, storage
+from helpers import accounts, container_image, storage
 from helpers.data import find_file
 from helpers.errors import CloudError, JobError, NotFoundError, SettingError, near
 from helpers.notebook import check_parameters, find_notebook
@@ -122,7 +122,7 @@ def train(
         workers: machines beside the chief.
         timeout_s: the service stops the job after this many seconds, and the bill with it.
         labels: up to 60 pairs of a-z 0-9 _ -.
-        service_account: who the job runs as; "" takes the project's default.
+        service_account: who the job runs as; "" takes the one `setup` made, else the default.
         wait: follow it to its end.
     Raises:
         SettingError: something is not usable; nothing was created.
@@ -154,30 +154,55 @@ def train(
         session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
     )
 
-    machine = {"machineType": machine_type}
-    if accelerator:
-        machine |= {"acceleratorType": accelerator, "acceleratorCount": 1}
     arguments = [f"--notebook={notebook_uri}", f"--parameters={parameters_uri}"]
     container = {"imageUri": image, "args": arguments}
+    machine = machine_spec(machine_type, accelerator)
     pools = [{"machineSpec": machine, "replicaCount": "1", "containerSpec": container}]
     if workers:
         pools.append(pools[0] | {"replicaCount": str(workers)})
+    job = submit(
+        session, pools, display_name=display_name, base_uri=base_uri, spot=spot,
+        timeout_s=timeout_s, labels=labels | {"notebook": _label(file.name)},
+        service_account=service_account,
+    )  # fmt: skip
+    return job.wait() if wait else job
+
+
+def machine_spec(machine_type: str, accelerator: str | None = None, count: int = 1) -> dict:
+    """A machine as the service takes it; without an accelerator the field must stay out."""
+    added = {"acceleratorType": accelerator, "acceleratorCount": count} if accelerator else {}
+    return {"machineType": machine_type} | added
+
+
+def submit(
+    session: Session,
+    pools: list[dict],
+    *,
+    display_name: str,
+    base_uri: str,
+    timeout_s: int,
+    labels: dict[str, str],
+    spot: bool = False,
+    service_account: str = "",
+) -> Job:
+    """Create a custom job of these worker pools, once, and print its link."""
     specification = {
         "workerPoolSpecs": pools,
         "scheduling": {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"},
         "baseOutputDirectory": {"outputUriPrefix": base_uri},
     }
-    if service_account:
-        specification["serviceAccount"] = service_account
+    account = service_account or accounts.find(session, accounts.RUN_AS)
+    if account:
+        specification["serviceAccount"] = account
     body = {
         "displayName": display_name,
-        "labels": labels | container_image.LABELS | {"notebook": _label(file.name)},
+        "labels": labels | container_image.LABELS,
         "jobSpec": specification,
     }
     created = _create_once(session, body)
     job = Job(session, created["name"], display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
-    return job.wait() if wait else job
+    return job
 
 
 def find_job(session: Session, name: str = "") -> Job:
