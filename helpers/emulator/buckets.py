@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from helpers.emulator.calls import ApiError, Call, Cloud, method, now, on_start
+from helpers.emulator.services import project_number
 
 CHUNK_BYTES = 1 << 20
 POLICY = {"kind": "storage#policy", "version": 1, "etag": "CAE="}
@@ -79,7 +80,8 @@ def insert_bucket(call: Call) -> dict:
     } | call.body | {
         "location": call.body.get("location", "US").upper(),
         "timeCreated": moment, "updated": moment,
-        "projectNumber": "1", "selfLink": f"{call.cloud.url}/storage/v1/b/{name}",
+        "projectNumber": project_number(call.query["project"]),
+        "selfLink": f"{call.cloud.url}/storage/v1/b/{name}",
     }  # fmt: skip
     with _finishing:
         try:

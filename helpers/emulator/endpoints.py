@@ -45,9 +45,8 @@ _lock = threading.RLock()
 class Target:
     """One deployed model."""
 
-    id: str
     server: ModelServer
-    tail: bytes  # what a predict answer ends with
+    about: dict[str, str]  # what a predict answer says besides the predictions
 
 
 @dataclass(frozen=True)
@@ -273,7 +272,7 @@ def _target(cloud: Cloud, name: str, deployed: dict) -> Target:
         "deployedModelId": deployed["id"], "model": deployed["model"],
         "modelDisplayName": model["displayName"], "modelVersionId": deployed["modelVersionId"],
     }  # fmt: skip
-    return Target(deployed["id"], server, b"," + orjson.dumps(about)[1:])
+    return Target(server, about)
 
 
 @on_start
@@ -327,7 +326,8 @@ async def predict(call: Call) -> Response:
         said = end[:200].decode(errors="replace")
         raise ApiError(500, f'The model server\'s answer has no "predictions": {said}')
     # The predictions pass unread; only the answer's last brace gives way to what is added.
-    return Response(end[:-1] + target.tail, media_type="application/json; charset=UTF-8")
+    tail = b"," + orjson.dumps(target.about)[1:]
+    return Response(end[:-1] + tail, media_type="application/json; charset=UTF-8")
 
 
 @method(ID + "rawPredict", streamed=True)
@@ -337,7 +337,9 @@ async def raw_predict(call: Call) -> Response:
     target, answer = await _forward(call, body, kind)
     headers = {
         "X-Vertex-AI-Endpoint-Id": target.server.endpoint_id,
-        "X-Vertex-AI-Deployed-Model-Id": target.id,
+        "X-Vertex-AI-Deployed-Model-Id": target.about["deployedModelId"],
+        "X-Vertex-AI-Model": target.about["model"],
+        "X-Vertex-AI-Model-Version-Id": target.about["modelVersionId"],
     }
     return Response(answer.body, answer.status, headers, media_type=answer.kind)
 
