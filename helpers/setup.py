@@ -1,74 +1,226 @@
-"""What a Google project needs before it can train and serve: shown first, made only when asked."""
+"""What a Google project needs before it can train and serve: shown first, made only when asked.
+
+No key file is ever made or read, and roles/editor is given to nobody (see accounts.py).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import pandas as pd
 
-from helpers import container_image, storage
-from helpers.errors import CloudError
-from helpers.session import Session
+from helpers import accounts, container_image, storage
+from helpers.errors import CloudError, SettingError
+from helpers.session import Session, console, pause
 
-SERVICES = ("aiplatform", "artifactregistry", "cloudbuild", "iam", "logging", "storage")
-RUN_AS, BUILD_AS = "notebook-jobs", "notebook-builds"
+SERVICES = (
+    "aiplatform", "artifactregistry", "cloudbilling", "cloudbuild", "cloudresourcemanager", "iam",
+    "logging", "storage",
+)  # fmt: skip
+# What a step's maker must be allowed, and the least role that allows it.
+MAKERS = {
+    "serviceusage.services.enable": "roles/serviceusage.serviceUsageAdmin",
+    "storage.buckets.create": "roles/storage.admin",
+    "storage.buckets.update": "roles/storage.admin",
+    "storage.buckets.setIamPolicy": "roles/storage.admin",
+    "iam.serviceAccounts.create": "roles/iam.serviceAccountAdmin",
+    "artifactregistry.repositories.create": "roles/artifactregistry.admin",
+    "artifactregistry.repositories.setIamPolicy": "roles/artifactregistry.admin",
+    "resourcemanager.projects.setIamPolicy": "roles/resourcemanager.projectIamAdmin",
+    "cloudbuild.builds.create": "roles/cloudbuild.builds.editor",
+}
+CLOSED = {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"}
+TEMPORARY = {"action": {"type": "Delete"}, "condition": {"age": 30, "matchesPrefix": ["images/"]}}
+FREE, SMALL = "free", "by the GB and month; small"
+BUILT = "minutes of a build machine, then by the GB and month"
+NOT_YET = ("does not exist", "has not been used", "is disabled")  # made a moment ago
 
 
-def setup(session: Session, *, apply: bool = False) -> pd.DataFrame:
+class Step(NamedTuple):
+    """One thing a project needs: how to see whether it is there, and how to make it."""
+
+    step: str
+    what: str
+    cost: str
+    there: Callable[[], bool]
+    make: Callable[[], object]
+    permission: str = ""
+
+
+def setup(session: Session, *, apply: bool = False, monthly_budget: int = 0) -> pd.DataFrame:
     """Check a project, and with `apply` make what is missing; safe to repeat.
 
     Args:
         apply: False only looks; nothing is created.
+        monthly_budget: with one, mail to the billing administrators at 50, 90 and 100 % of so
+            many units of the billing account's currency. It stops nothing.
     Returns:
-        One row a step: `step`, `what`, `state` ("there", "missing", "made"), `cost`.
+        One row a step: `step`, `what`, `state` ("there", "missing", "made", "forbidden"), `cost`,
+        and `todo`: what is left for a person, with the command an administrator would run.
+    Raises:
+        SettingError: the bucket is in another region than the session.
     Source: REST v1 services.batchEnable, buckets.insert, serviceAccounts.create,
-        repositories.create
+        repositories.create, builds.create, budgets.create; v3 projects.setIamPolicy
     """
-    project = f"projects/{session.project}"
-    services = session.service("serviceusage").services()
-    accounts = session.service("iam").projects().serviceAccounts()
-    repositories = session.service("artifactregistry").projects().locations().repositories()
-    rows = []
-
-    names = [f"{name}.googleapis.com" for name in SERVICES]
-    wanted = [f"{project}/services/{name}" for name in names]
-    found = session.call(services.batchGet(parent=project, names=wanted)).get("services", [])
-    off = [s["name"].rsplit("/", 1)[-1] for s in found if s.get("state") != "ENABLED"]
-    state = _state(off, apply)
-    if state == "made":
-        body = {"serviceIds": off}
-        request = services.batchEnable(parent=project, body=body)
-        session.wait(session.call(request, repeatable=True), api="serviceusage")
-    rows.append(("services", ", ".join(SERVICES), state, "free; using them bills"))
-
-    buckets = session.service("storage").buckets()
-    state = _state(not _exists(session, buckets.get(bucket=session.bucket)), apply)
-    if state == "made":
-        storage.create_bucket(session)
-    rows.append(("bucket", session.bucket, state, "by the GB and month; models are small"))
-
-    for name, why in ((RUN_AS, "jobs run as it"), (BUILD_AS, "images are built as it")):
-        email = f"{name}@{session.project}.iam.gserviceaccount.com"
-        there = _exists(session, accounts.get(name=f"{project}/serviceAccounts/{email}"))
-        state = _state(not there, apply)
-        if state == "made":
-            body = {"accountId": name, "serviceAccount": {"displayName": why}}
-            session.call(accounts.create(name=project, body=body), repeatable=True)
-        rows.append(("account", f"{name} ({why})", state, "free"))
-
-    name = f"{session.parent}/repositories/{container_image.REPOSITORY}"
-    state = _state(not _exists(session, repositories.get(name=name)), apply)
-    if state == "made":
-        container_image.create_repository(session)
-    rows.append(("images", container_image.REPOSITORY, state, "by the GB and month"))
-    return pd.DataFrame(rows, columns=["step", "what", "state", "cost"])
+    rows, blocked = [], False
+    for step in _steps(session, monthly_budget):
+        state, todo = _take(session, step, apply=apply and not blocked)
+        blocked = blocked or state not in ("there", "made")  # later steps build on this one
+        rows.append((step.step, step.what, state, step.cost, todo))
+    lacking = accounts.caller_lacks(session)
+    what = "may train, build images, read logs and use both accounts"
+    rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
+    plan = pd.DataFrame(rows, columns=["step", "what", "state", "cost", "todo"])
+    print(_summary(session, plan, monthly_budget))
+    return plan
 
 
-def _state(missing, apply: bool) -> str:
-    return "there" if not missing else "made" if apply else "missing"
+def _take(session: Session, step: Step, *, apply: bool) -> tuple[str, str]:
+    """Look, and make what is missing where that is asked for and allowed; (state, todo)."""
+    if _there(step):
+        return "there", ""
+    if step.step == "billing":
+        return "missing", f"Link a billing account: {console(session, 'billing', session.project)}"
+    role = MAKERS.get(step.permission, "roles/billing.costsManager")
+    if step.permission and not accounts.granted(session, step.permission):
+        return "forbidden", accounts.ask(session, role)
+    if not apply:
+        return "missing", ""
+    for attempt in range(7):
+        try:
+            step.make()
+            break
+        except CloudError as error:
+            if error.status == 409 and _there(step):  # somebody else was faster
+                break
+            late = error.status == 409 or any(words in str(error) for words in NOT_YET)
+            if error.status == 403 and (attempt == 6 or not late):
+                return "forbidden", f"{accounts.ask(session, role)} ({error})"
+            if not late or attempt == 6:
+                raise
+        pause(attempt)
+    return "made", ""
 
 
-def _exists(session: Session, request) -> bool:
+def _there(step: Step) -> bool:
     try:
-        session.call(request)
-        return True
+        return step.there()
     except CloudError as error:
-        if error.status != 404:
+        if error.status not in (403, 404):  # 403: also a service's answer before it is on
             raise
         return False
+
+
+def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
+    """Everything a project needs, in an order in which it can be made."""
+    call, project = session.call, f"projects/{session.project}"
+    services, names = session.service("serviceusage").services(), ", ".join(SERVICES)
+    yield Step("services", names, "free; using them bills", lambda: not _off(session),
+               lambda: session.wait(call(services.batchEnable(
+                   parent=project, body={"serviceIds": _off(session)})), api="serviceusage"),
+               "serviceusage.services.enable")  # fmt: skip
+    billing = session.service("cloudbilling").projects().getBillingInfo(name=project)
+    yield Step("billing", "a billing account pays for the project", FREE,
+               lambda: call(billing).get("billingEnabled", False), lambda: None)  # fmt: skip
+    buckets = session.service("storage").buckets()
+    yield Step("bucket", f"{session.bucket} in {session.location}", SMALL,
+               lambda: bool(_bucket(session)), lambda: storage.create_bucket(session),
+               "storage.buckets.create")  # fmt: skip
+    yield Step("bucket", "closed to the public; build sources go after 30 days", FREE,
+               lambda: not _change(session), lambda: call(buckets.patch(
+                   bucket=session.bucket, body=_change(session))),
+               "storage.buckets.update")  # fmt: skip
+    people = session.service("iam").projects().serviceAccounts()
+    for account, why in accounts.WHY.items():
+        body = {"accountId": account, "serviceAccount": {"displayName": why}}
+        yield Step("account", f"{account} ({why})", FREE,
+                   lambda account=account: bool(accounts.find(session, account)),
+                   lambda body=body: call(people.create(name=project, body=body)),
+                   "iam.serviceAccounts.create")  # fmt: skip
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    repository = f"{session.parent}/repositories/{container_image.REPOSITORY}"
+    yield Step("repository", container_image.REPOSITORY, SMALL,
+               lambda: bool(call(repositories.get(name=repository))),
+               lambda: container_image.create_repository(session),
+               "artifactregistry.repositories.create")  # fmt: skip
+    projects = session.service("cloudresourcemanager").projects()
+    for kind, collection, name, permission in (
+        ("project", projects, project, "resourcemanager.projects.setIamPolicy"),
+        ("bucket", buckets, session.bucket, "storage.buckets.setIamPolicy"),
+        ("repository", repositories, repository, "artifactregistry.repositories.setIamPolicy"),
+    ):
+        policy = accounts.Policy(session, kind, collection, name)
+        roles = ", ".join(sorted({r.partition("/")[2] for r in accounts.ROLES[kind].values()}))
+        yield Step("roles", f"on the {kind}: {roles}", FREE,
+                   lambda policy=policy: not policy.missing()[1], policy.add,
+                   permission)  # fmt: skip
+    for name, files, make in (
+        ("environment", container_image.environment_files, container_image.environment_image),
+        ("serving", container_image.serving_files, container_image.serving_image),
+    ):
+        yield Step("image", name, BUILT, lambda name=name, files=files: container_image.is_built(
+                       session, name, files()),
+                   lambda make=make: make(session), "cloudbuild.builds.create")  # fmt: skip
+    if monthly_budget:
+        yield _budget(session, billing, monthly_budget)
+
+
+def _off(session: Session) -> list[str]:
+    """The services that are not enabled."""
+    services, project = session.service("serviceusage").services(), f"projects/{session.project}"
+    names = [f"{project}/services/{name}.googleapis.com" for name in SERVICES]
+    found = session.call(services.batchGet(parent=project, names=names)).get("services", [])
+    return [s["name"].rsplit("/", 1)[-1] for s in found if s.get("state") != "ENABLED"]
+
+
+def _bucket(session: Session) -> dict:
+    """The bucket; reading it from another region would be slow and bill."""
+    found = session.call(session.service("storage").buckets().get(bucket=session.bucket))
+    place = found["location"].lower()
+    if not session.location.startswith(place):  # "us" holds us-central1
+        raise SettingError(
+            f'Bucket "{session.bucket}" is in {place}, the jobs would run in {session.location}. '
+            "Set LOCATION to the bucket's region, or name another BUCKET."
+        )
+    return found
+
+
+def _change(session: Session) -> dict:
+    """What must change in the bucket; lifecycle rules that others made stay."""
+    bucket = _bucket(session)
+    has, rules = bucket.get("iamConfiguration", {}), bucket.get("lifecycle", {}).get("rule", [])
+    closed = has.get("uniformBucketLevelAccess", {}).get("enabled")
+    closed = closed and has.get("publicAccessPrevention") == "enforced"
+    change = {} if closed else {"iamConfiguration": CLOSED}
+    return change | ({} if TEMPORARY in rules else {"lifecycle": {"rule": [*rules, TEMPORARY]}})
+
+
+def _budget(session: Session, billing, monthly: int) -> Step:
+    budgets = session.service("billingbudgets").billingAccounts().budgets()
+    name = f"{container_image.DISTRIBUTION} {session.project}"
+    body = {
+        "displayName": name, "budgetFilter": {"projects": [f"projects/{session.project}"]},
+        "amount": {"specifiedAmount": {"units": str(monthly)}},
+        "thresholdRules": [{"thresholdPercent": share} for share in (0.5, 0.9, 1.0)],
+    }  # fmt: skip
+
+    def there() -> bool:
+        found = session.list(budgets, "budgets", parent=account())
+        return name in [budget.get("displayName") for budget in found]
+
+    def account() -> str:
+        return session.call(billing)["billingAccountName"]
+
+    return Step("budget", f"mail at 50, 90 and 100 % of {monthly} a month", FREE, there,
+                lambda: session.call(budgets.create(parent=account(), body=body)))  # fmt: skip
+
+
+def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:
+    """The doctor's word: green, or what to do."""
+    missing = sum(plan["state"] == "missing")
+    lines = [f"- {todo}" for todo in plan["todo"] if todo]
+    if missing:
+        lines.append(f"- {missing} missing: helpers.setup(session, apply=True) makes them.")
+    if not monthly_budget:
+        lines.append("Offered: monthly_budget=20 has mail sent before it hurts.")
+    state = "ready" if set(plan["state"]) <= {"there", "made"} else "not ready yet"
+    return "\n".join([f"Project {session.project} is {state}.", *lines])

@@ -1,0 +1,137 @@
+"""A Google project prepared from nothing, in google mode: looked at, made, looked at again."""
+
+import json
+
+import pytest
+from google.oauth2.credentials import Credentials
+
+import helpers
+from helpers import accounts
+from helpers.errors import SettingError
+from tests.emulator.conftest import emulator, start_emulator  # noqa: F401 - fixtures
+
+
+def google(cloud, project: str, **arguments):
+    """A session in google mode whose every call goes to this local cloud."""
+    return helpers.connect(
+        "google", project=project, bucket=f"{project}-bucket", endpoint=cloud.url,
+        credentials=Credentials(token=cloud.token), **arguments,
+    )  # fmt: skip
+
+
+def states(plan) -> dict[str, set]:
+    return {step: set(rows["state"]) for step, rows in plan.groupby("step")}
+
+
+def test_a_dry_run_makes_nothing(emulator):  # noqa: F811
+    session = google(emulator, "dry-project")
+    plan = helpers.setup(session)
+    assert states(plan) == {
+        "services": {"missing"}, "billing": {"there"}, "bucket": {"missing"},
+        "account": {"missing"}, "repository": {"missing"}, "roles": {"missing"},
+        "image": {"missing"}, "you": {"there"},
+    }  # fmt: skip
+    assert (plan["cost"] != "").all()
+    assert plan.equals(helpers.setup(session))
+    assert accounts.find(session, accounts.RUN_AS) == ""
+
+
+def test_apply_makes_a_project_that_trains_and_a_second_time_changes_nothing(emulator, capsys):  # noqa: F811
+    session = google(emulator, "made-project")
+    plan = helpers.setup(session, apply=True)
+    assert set(plan["state"]) == {"made", "there"}
+    assert "is ready" in capsys.readouterr().out
+    again = helpers.setup(session, apply=True)
+    assert set(again["state"]) == {"there"}
+
+    bucket = session.call(session.service("storage").buckets().get(bucket=session.bucket))
+    assert bucket["iamConfiguration"]["publicAccessPrevention"] == "enforced"
+    assert bucket["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"]
+    assert [rule["condition"] for rule in bucket["lifecycle"]["rule"]] == [
+        {"age": 30, "matchesPrefix": ["images/"]}
+    ]
+    projects = session.service("cloudresourcemanager").projects()
+    policy = session.call(projects.getIamPolicy(resource="projects/made-project", body={}))
+    assert {binding["role"] for binding in policy["bindings"]} == {"roles/logging.logWriter"}
+    policy = session.call(session.service("storage").buckets().getIamPolicy(bucket=session.bucket))
+    holders = {b["role"]: b["members"] for b in policy["bindings"]}
+    run_as = "serviceAccount:notebook-jobs@made-project.iam.gserviceaccount.com"
+    assert holders["roles/storage.objectUser"] == [run_as]
+    assert "editor" not in json.dumps(holders)
+    image = helpers.container_image.environment_image(session)
+    assert image.startswith("us-central1-docker.pkg.dev/made-project/colab-to-cloud/environment:")
+    builds = session.service("cloudbuild").projects().locations().builds()
+    accounts_of_builds = {
+        build["serviceAccount"]
+        for build in session.call(builds.list(parent=session.parent))["builds"]
+    }
+    assert accounts_of_builds == {accounts.name(session, accounts.BUILD_AS)}
+
+
+def test_bindings_and_rules_of_others_stay(emulator):  # noqa: F811
+    session = google(emulator, "shared-project")
+    projects = session.service("cloudresourcemanager").projects()
+    buckets = session.service("storage").buckets()
+    theirs = {
+        "role": "roles/logging.logWriter", "members": ["user:a@example.com"],
+        "condition": {"expression": "true", "title": "theirs"},
+    }  # fmt: skip
+    project = "projects/shared-project"
+    session.call(
+        projects.setIamPolicy(
+            resource=project, body={"policy": {"version": 3, "bindings": [theirs]}}
+        )
+    )
+    rule = {"action": {"type": "Delete"}, "condition": {"age": 365}}
+    body = {"name": session.bucket, "location": "us-central1", "lifecycle": {"rule": [rule]}}
+    session.call(buckets.insert(project="shared-project", body=body))
+    helpers.setup(session, apply=True)
+    policy = session.call(projects.getIamPolicy(resource=project, body={}))
+    assert theirs in policy["bindings"]
+    assert policy["version"] == 3
+    bucket = session.call(buckets.get(bucket=session.bucket))
+    assert rule in bucket["lifecycle"]["rule"]
+    assert len(bucket["lifecycle"]["rule"]) == 2
+
+
+def test_a_bucket_in_another_region_is_refused_before_anything_that_bills(emulator):  # noqa: F811
+    session = google(emulator, "far-project")
+    body = {"name": session.bucket, "location": "europe-west4"}
+    session.call(session.service("storage").buckets().insert(project="far-project", body=body))
+    with pytest.raises(SettingError, match="is in europe-west4, the jobs would run in us-central1"):
+        helpers.setup(session, apply=True)
+    assert accounts.find(session, accounts.RUN_AS) == ""
+
+
+def test_without_billing_nothing_else_is_made(emulator, capsys):  # noqa: F811
+    session = google(emulator, "poor-project")
+    projects = session.service("cloudbilling").projects()
+    session.call(
+        projects.updateBillingInfo(name="projects/poor-project", body={"billingAccountName": ""})
+    )
+    plan = helpers.setup(session, apply=True)
+    assert states(plan)["bucket"] == {"missing"}
+    said = capsys.readouterr().out
+    assert "not ready yet" in said
+    assert "Link a billing account" in said
+
+
+def test_a_budget_is_made_once_when_it_is_asked_for(emulator):  # noqa: F811
+    session = google(emulator, "thrifty-project")
+    assert "budget" not in set(helpers.setup(session)["step"])
+    assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"made"}
+    assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"there"}
+
+
+def test_a_missing_permission_is_named_with_its_role_and_command(start_emulator):  # noqa: F811
+    denied = "iam.serviceAccounts.create,aiplatform.customJobs.create,storage.buckets.create"
+    session = google(start_emulator("state", LOCAL_CLOUD_DENIED=denied), "small-project")
+    plan = helpers.setup(session, apply=True)
+    todo = dict(zip(plan["step"], plan["todo"], strict=True))
+    found = states(plan)
+    assert found["account"] == {"forbidden"}
+    assert found["repository"] == {"missing"}
+    command = "gcloud projects add-iam-policy-binding small-project --member=user:YOUR_EMAIL"
+    assert f"{command} --role=roles/iam.serviceAccountAdmin" in todo["account"]
+    assert f"{command} --role=roles/aiplatform.user" in todo["you"]
+    assert "forbidden" in found["bucket"]
