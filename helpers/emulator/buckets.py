@@ -109,13 +109,22 @@ def list_buckets(call: Call) -> dict:
 def patch_bucket(call: Call) -> dict:
     _bucket(call)
     fixed = {"name", "id", "location", "timeCreated", "kind"}
+    body = {key: value for key, value in call.body.items() if key not in fixed}
+    return call.state.update(f"b/{call.path['bucket']}", lambda bucket: _changed(bucket, body))
 
-    def change(bucket: dict) -> dict:
-        kept = {key: value for key, value in call.body.items() if key not in fixed}
-        count = str(int(bucket["metageneration"]) + 1)
-        return bucket | kept | {"updated": now(), "metageneration": count}
 
-    return call.state.update(f"b/{call.path['bucket']}", change)
+def _changed(resource: dict, change: dict) -> dict:
+    """A resource after a merge patch: fields are replaced, those of maps one by one."""
+
+    def merged(old, new):
+        if not isinstance(new, dict):
+            return new
+        old = old if isinstance(old, dict) else {}
+        both = old | {key: merged(old.get(key), value) for key, value in new.items()}
+        return {key: value for key, value in both.items() if value is not None}
+
+    count = str(int(resource["metageneration"]) + 1)
+    return merged(resource, change) | {"updated": now(), "metageneration": count}
 
 
 @method("storage.buckets.delete")
@@ -139,9 +148,12 @@ def get_policy(call: Call) -> dict:
 
 @method("storage.buckets.setIamPolicy")
 def set_policy(call: Call) -> dict:
-    name = _bucket(call)["name"]
-    policy = POLICY | call.body | {"resourceId": f"projects/_/buckets/{name}"}
-    return call.state.put("policy", f"policy/b/{name}", policy)
+    kept = get_policy(call)
+    if call.body.get("etag", kept["etag"]) != kept["etag"]:
+        raise ApiError(412, "The policy was changed meanwhile: its etag does not match.")
+    etag = base64.b64encode(call.state.next_id().encode()).decode()
+    policy = POLICY | call.body | {"etag": etag, "resourceId": kept["resourceId"]}
+    return call.state.put("policy", f"policy/b/{call.path['bucket']}", policy)
 
 
 @method("storage.buckets.testIamPermissions")
@@ -159,9 +171,10 @@ def list_objects(call: Call) -> dict:
     bucket, query = _bucket(call)["name"], call.query
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     first, last = query.get("startOffset", ""), query.get("endOffset", "")
+    fits = re.compile(_glob(query.get("matchGlob", "**")), re.DOTALL).fullmatch
     names, prefixes = [], []
     for name in sorted(_names(call.cloud, bucket, prefix)):
-        if not name.startswith(prefix) or name < first or (last and name >= last):
+        if not name.startswith(prefix) or name < first or (last and name >= last) or not fits(name):
             continue
         rest = name[len(prefix) :]
         if delimiter and delimiter in rest:
@@ -185,6 +198,20 @@ def list_objects(call: Call) -> dict:
     return answer
 
 
+def _glob(text: str) -> str:
+    """The regular expression of a `matchGlob`: *, **, ?, [abc], [!a], {one,two}."""
+    kinds = {"**/": "(.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    made = []
+    for part in re.findall(r"\*\*/|\*\*|\*|\?|\[[^]]+\]|\{[^}]*\}|\\?.", text, re.DOTALL):
+        if part[0] == "{" and len(part) > 1:
+            made.append(f"({'|'.join(map(_glob, part[1:-1].split(',')))})")
+        elif part[0] == "[" and len(part) > 1:
+            made.append("[" + re.sub(r"[\\[]", r"\\\g<0>", part[1:]).replace("!", "^", 1))
+        else:
+            made.append(kinds.get(part) or re.escape(part.removeprefix("\\") or part))
+    return "".join(made)
+
+
 @method("storage.objects.get")
 def get_object(call: Call) -> dict | Response:
     bucket, name = _bucket(call)["name"], call.path["object"]
@@ -202,9 +229,9 @@ def patch_object(call: Call) -> dict:
     with _finishing:
         found = _object(call, bucket, name)
         free = {"contentType", "metadata", "cacheControl", "contentDisposition", "contentLanguage"}
-        kept = {key: value for key, value in call.body.items() if key in free}
-        count = str(int(found["metageneration"]) + 1)
-        changed = found | kept | {"updated": now(), "metageneration": count}
+        if call.method_id.endswith("update"):  # what it does not name is cleared
+            found = {key: value for key, value in found.items() if key not in free}
+        changed = _changed(found, {k: v for k, v in call.body.items() if k in free})
         return _shown(call.state.put("object", f"gs://{bucket}/{name}", changed, parent=bucket))
 
 
@@ -452,7 +479,9 @@ def _media(file, found: dict, wanted: str) -> Response:
                 left -= len(chunk)
                 yield chunk
 
-    return StreamingResponse(chunks(), status, headers, media_type=found["contentType"])
+    # Not as media_type, which would add a charset.
+    headers["Content-Type"] = found["contentType"]
+    return StreamingResponse(chunks(), status, headers)
 
 
 def _bucket(call: Call, name: str = "") -> dict:

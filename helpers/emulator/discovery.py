@@ -29,6 +29,7 @@ FORMATS = {
     "google-fieldmask": re.compile(r"[\w.*,]*"),
 }
 RANGES = {"int32": 2**31, "int64": 2**63, "uint32": 2**32, "uint64": 2**64}
+CLEARING = {"storage.buckets.patch", "storage.objects.patch"}  # a null removes the field
 COMMON_QUERY = {"$alt", "$prettyPrint", "projection", "userProject", "upload_id"}
 
 
@@ -129,7 +130,7 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
 
 def check_body(method: Method, body: Any) -> dict:
     """The body as the service would store it: enum numbers named, int64 as text, output-only
-    fields and nulls left out.
+    fields and nulls left out (but for `CLEARING`).
 
     Raises:
         ApiError: unknown fields, wrong types, missing required fields; all of them are listed.
@@ -202,11 +203,14 @@ def _value(schema: dict, value: Any, where: str, method: Method, problems: list)
 
 def _object(schema: dict, value: dict, where: str, method: Method, problems: list) -> dict:
     properties, free = schema.get("properties", {}), schema.get("additionalProperties")
+    clears = method.id in CLEARING
     made = {}
     for name, inner in value.items():
         key = name if name in properties else _camel(name)
         path = f"{where}.{name}" if where else name
-        if key in properties:
+        if inner is None and clears and (key in properties or free is not None):
+            made[key if key in properties else name] = None
+        elif key in properties:
             about = properties[key]
             output_only = about.get("readOnly") or about.get("description", "").startswith(
                 "Output only"
