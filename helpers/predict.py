@@ -1,22 +1,29 @@
-"""Score rows: online through an endpoint, or as files; and the 2020 article's own call."""
+"""Score rows online; and the 2020 article's own call."""
 
+import base64
 import concurrent.futures
 import json
+import sys
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from helpers.deploy import Endpoint, find_endpoint, find_model
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SchemaError, near
 from helpers.session import RETRIED, last, pause
 
 LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated, shared endpoint
+ROWS = 20_000  # in one request, at most: the wire stays busy and no answer waits long
 CONNECTIONS = 4
 PROBE_ROWS = 256
 
 
 def predict(endpoint: Endpoint, frame: pd.DataFrame, *, timeout_s: float = 60) -> pd.DataFrame:
     """Score rows online.
+
+    Rows of numbers travel as bytes, others as JSON columns: TensorFlow Serving's own contract
+    either way. Long frames go in parts, a few at a time; only a part that failed is sent again.
 
     Args:
         endpoint: from `deploy` or `find_endpoint`.
@@ -28,21 +35,35 @@ def predict(endpoint: Endpoint, frame: pd.DataFrame, *, timeout_s: float = 60) -
     Raises:
         NotDeployedError: no model serves on the endpoint.
         SchemaError: a column or a value does not fit; nothing was sent.
-    Source: REST v1 projects.locations.endpoints.predict
+        CloudError: refused, or not answered after several tries.
+    Source: REST v1 projects.locations.endpoints.rawPredict
     """
     model = endpoint.model
-    columns = encode_columns(model.instance_schema, frame)
-    names, n = list(columns), len(frame)
-    probe = json.dumps(_instances(columns, names, 0, min(PROBE_ROWS, n)))
-    limit = LIMIT_BYTES[bool(endpoint.host)] * 0.8
-    rows = max(1, int(limit / (len(probe) / min(PROBE_ROWS, n)))) if n > PROBE_ROWS else n
+    schema, answer = model.instance_schema, model.prediction_schema
+    columns, n = check_columns(schema, frame), len(frame)
+    limit = LIMIT_BYTES[bool(endpoint.host)]
+    write = _packed if schema.get("x-packed") else _as_json
+    probe = len(write(schema, columns, 0, min(n, PROBE_ROWS))) / min(n, PROBE_ROWS)
+    rows = max(1, min(ROWS, int(0.8 * limit / probe)))
 
-    def score(start: int) -> list:
-        return _send(endpoint, columns, names, start, min(start + rows, n), timeout_s)
+    def score(start: int, stop: int) -> pd.DataFrame:
+        body = write(schema, columns, start, stop)
+        if len(body) > limit and stop - start > 1:  # longer texts than at the frame's head
+            middle = (start + stop) // 2
+            return pd.concat([score(start, middle), score(middle, stop)])
+        outputs = post(endpoint, "rawPredict", body, timeout_s=timeout_s)["outputs"]
+        return _read(answer, outputs, frame.index[start:stop])
 
-    with concurrent.futures.ThreadPoolExecutor(CONNECTIONS) as pool:
-        answers = [row for part in pool.map(score, range(0, n, rows)) for row in part]
-    return _frame(model.prediction_schema, answers, frame.index)
+    if n <= rows:  # in this thread, whose connection is kept
+        return score(0, n)
+    starts = range(0, n, rows)
+    pool = concurrent.futures.ThreadPoolExecutor(CONNECTIONS)
+    try:
+        parts = pool.map(score, starts, (min(start + rows, n) for start in starts))
+        shown = {"desc": "predict", "unit": "part", "file": sys.stdout, "disable": len(starts) < 20}
+        return pd.concat(list(tqdm(parts, total=len(starts), **shown)))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt sends nothing more
 
 
 def predict_json(project: str, model: str, instances, version: str | None = None) -> list:
@@ -112,9 +133,11 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
     raise failure
 
 
-def encode_columns(schema: dict, frame: pd.DataFrame) -> dict[str, list]:
-    """Check a frame against a model's inputs and give each column as the wire takes it.
+def check_columns(schema: dict, frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Check a frame against a model's inputs; each column as the model takes it, gaps filled in.
 
+    Returns:
+        name -> (n,) float64, or objects that are all `str`.
     Raises:
         SchemaError: names the column, the row and what was expected.
     """
@@ -133,47 +156,68 @@ def encode_columns(schema: dict, frame: pd.DataFrame) -> dict[str, list]:
             f'Column "{extra[0]}" is not an input of the model; drop it. '
             f"The model's inputs are {', '.join(wanted)}."
         )
-    return {name: _encode(name, schema, frame[name]) for name in wanted}
+    return {name: _checked(name, schema, frame[name]) for name in wanted}
 
 
-def _encode(name: str, schema: dict, column: pd.Series) -> list:
+def encode_columns(schema: dict, frame: pd.DataFrame) -> dict[str, list]:
+    """`check_columns`, with each column as JSON takes it."""
+    return {name: values.tolist() for name, values in check_columns(schema, frame).items()}
+
+
+def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
     about, sentinel = schema["properties"][name], schema["x-missing"]
-    empty = column.isna()
+    empty = column.isna().to_numpy()
     if empty.any() and not about["nullable"]:
-        row = column.index[empty.to_numpy().argmax()]
+        row = column.index[empty.argmax()]
         raise SchemaError(
             f'Column "{name}" is empty (NaN) in row {row}; the model was trained on data without '
             "gaps there. Fill it in, or drop the row."
         )
     if about["type"] == "string":
-        return column.astype("string").fillna(sentinel["string"]).tolist()
-    numbers = pd.to_numeric(column, errors="coerce")
-    bad = (numbers.isna() & ~empty) | np.isinf(numbers.astype("float64"))
+        return column.astype("string").fillna(sentinel["string"]).to_numpy(object)
+    try:
+        numbers = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
+    except TypeError:  # lists, dates and other objects
+        numbers = np.full(len(column), np.nan)
+    bad = ~empty & ~(np.abs(numbers) <= np.finfo("float32").max)
     if bad.any():
-        row = column.index[bad.to_numpy().argmax()]
-        raise SchemaError(f'Column "{name}" holds {column[row]!r} in row {row}; expected a number.')
-    return numbers.astype("float64").fillna(sentinel["number"]).tolist()
-
-
-def _instances(columns: dict[str, list], names: list[str], start: int, stop: int) -> list[dict]:
-    rows = zip(*(columns[name][start:stop] for name in names), strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _send(endpoint, columns, names, start: int, stop: int, timeout_s: float) -> list:
-    body = json.dumps({"instances": _instances(columns, names, start, stop)}, separators=(",", ":"))
-    if len(body) > LIMIT_BYTES[bool(endpoint.host)] and stop - start > 1:
-        middle = (start + stop) // 2
-        return _send(endpoint, columns, names, start, middle, timeout_s) + _send(
-            endpoint, columns, names, middle, stop, timeout_s
+        row = bad.argmax()
+        raise SchemaError(
+            f'Column "{name}" holds {column.iloc[row]!r} in row {column.index[row]}; '
+            "expected a number."
         )
-    return post(endpoint, "predict", body, timeout_s=timeout_s)["predictions"]
+    return np.where(empty, sentinel["number"], numbers)
 
 
-def _frame(schema: dict, answers: list, index: pd.Index) -> pd.DataFrame:
-    if schema["type"] == "object":
-        return pd.DataFrame(answers, index=index)[list(schema["properties"])]
-    return pd.DataFrame({schema["title"]: np.asarray(answers, dtype="float64")}, index=index)
+def _as_json(schema: dict, columns: dict, start: int, stop: int) -> bytes:
+    inputs = {name: values[start:stop].tolist() for name, values in columns.items()}
+    return json.dumps({"inputs": inputs}, separators=(",", ":")).encode()
+
+
+def _packed(schema: dict, columns: dict, start: int, stop: int) -> bytes:
+    """A block of little-endian float32, a row's columns together (see `helpers.export`)."""
+    block = np.column_stack([values[start:stop] for values in columns.values()]).astype("<f4")
+    rows = base64.b64encode(block.tobytes())
+    head = json.dumps({"signature_name": schema["x-packed"]})[:-1].encode()
+    return head + b',"inputs":{"rows":[{"b64":"' + rows + b'"}]}}'
+
+
+def _read(schema: dict, outputs, index: pd.Index) -> pd.DataFrame:
+    """What a server answered to `_as_json` or `_packed`, as a frame."""
+    names = list(schema.get("properties", [schema["title"]]))
+    if isinstance(outputs, list) and isinstance(outputs[0], dict):
+        # a serialized tensor; its content comes last
+        content = base64.b64decode(outputs[0]["b64"])
+        width = max(1, len(names) - 1)
+        values = np.frombuffer(content[-4 * width * len(index) :], "<f4").reshape(-1, width)
+        frame = pd.DataFrame(values.astype("float64"), index=index, columns=names[-width:])
+        if len(names) > 1:
+            classes = np.array(schema["properties"][names[0]]["enum"], object)
+            frame.insert(0, names[0], classes[values.argmax(axis=1)])
+        return frame
+    if len(names) == 1:
+        return pd.DataFrame({names[0]: np.asarray(outputs, "float64")}, index=index)
+    return pd.DataFrame(outputs, index=index)[names]
 
 
 def _said(content: bytes) -> str:

@@ -6,8 +6,11 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import fcntl
 import subprocess
 import sys
+import uuid
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +33,30 @@ def session(local_cloud_folder):
     import helpers
 
     return helpers.connect("local")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> Path:
+    """The models of tests/trained.py, made once for all workers."""
+    top = tmp_path_factory.getbasetemp()
+    top = top.parent if "popen" in top.name else top
+    folder = top / "trained"
+    with open(top / "trained.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "metrics.json").exists():
+            folder.mkdir(exist_ok=True)
+            subprocess.run([sys.executable, "-m", "tests.trained", folder], check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture
+def artifact(session, trained):
+    """Stores a copy of a trained model, as a job of its own would; gives its address."""
+    from helpers import storage
+
+    def store(name: str = "model") -> str:
+        base = f"gs://{session.bucket}/trained/{uuid.uuid4().hex[:8]}"
+        storage.upload_file(session, trained / "metrics.json", f"{base}/metrics.json")
+        return storage.upload_folder(session, trained / name, f"{base}/model")
+
+    return store

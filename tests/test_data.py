@@ -54,10 +54,7 @@ def test_game_sales_has_the_same_bytes_everywhere():
     assert (len(table.train), len(table.test)) == (1000, 400)
     assert (table.task, table.target, table.unit) == ("regression", "total_earnings", "$")
     text = frame.to_csv(index=False, lineterminator="\n")
-    assert (
-        hashlib.sha256(text.encode()).hexdigest()
-        == GAME_SALES
-    )
+    assert hashlib.sha256(text.encode()).hexdigest() == GAME_SALES
     assert frame["critic_rating"].drop_duplicates().sort_values().tolist() == [
         2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0,
     ]  # fmt: skip

@@ -1,12 +1,8 @@
 """Register, deploy, share traffic, predict, and what it costs: through the public names."""
 
-import fcntl
 import io
 import json
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,34 +19,8 @@ from helpers.errors import (
 )
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> Path:
-    """A trained model, made once for all workers."""
-    top = tmp_path_factory.getbasetemp()
-    top = top.parent if "popen" in top.name else top
-    folder = top / "trained"
-    with open(top / "trained.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "metrics.json").exists():
-            folder.mkdir(exist_ok=True)
-            subprocess.run([sys.executable, "-m", "tests.trained", folder], check=True, timeout=120)
-    return folder
-
-
 @pytest.fixture
-def artifact(session, trained):
-    """Stores a copy of the trained model, as a job of its own would; gives its address."""
-
-    def store() -> str:
-        base = f"gs://{session.bucket}/trained/{uuid.uuid4().hex[:8]}"
-        storage.upload_file(session, trained / "metrics.json", f"{base}/metrics.json")
-        return storage.upload_folder(session, trained / "model", f"{base}/model")
-
-    return store
-
-
-@pytest.fixture
-def rows(trained) -> pd.DataFrame:
+def rows() -> pd.DataFrame:
     from tests.rooms import rooms
 
     return rooms()[["size", "kind"]][80:]
@@ -78,7 +48,7 @@ def test_versions_traffic_and_removal(session, artifact, rows, trained, capsys):
     assert endpoint.traffic == {"1": 100}
     assert helpers.deploy(session, first).resource_name == endpoint.resource_name
     scores = helpers.predict(endpoint, rows)
-    expected = pd.read_json(io.StringIO((trained / "answers.json").read_text()))
+    expected = pd.read_json(io.StringIO((trained / "model-answers.json").read_text()))
     np.testing.assert_allclose(scores["price"], expected["price"], rtol=1e-4)
     assert list(scores.index) == list(rows.index)
 

@@ -1,17 +1,31 @@
-"""A small trained model in the folder named on the command line, as 01_prototype.ipynb leaves it.
+"""Small trained models in the folder named on the command line, as 01_prototype.ipynb leaves them:
+`model` takes a number and a text, `numbers` two numbers and answers with a class.
 
 Run as a process of its own, so that a test worker need not import TensorFlow.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import keras
+import pandas as pd
 
 import helpers
 from helpers.data import Table
 from tests.rooms import rooms
+
+
+def numbers() -> Table:
+    frame = rooms()
+    frame["two"] = (frame["kind"] == "b").astype(float)
+    frame["price"] = pd.cut(frame["price"], 3, labels=["low", "middle", "high"]).astype(object)
+    return dataclasses.replace(
+        table(), name="numbers", train=frame[:80], test=frame[80:], features=("size", "two"),
+        kinds={"size": "number", "two": "number"}, task="multiclass", unit="",
+        classes=("high", "low", "middle"), proposed=frame[["size", "two"]][80:81],
+    )  # fmt: skip
 
 
 def table() -> Table:
@@ -24,14 +38,15 @@ def table() -> Table:
 
 
 if __name__ == "__main__":
-    folder, made = Path(sys.argv[1]), table()
-    keras.utils.set_random_seed(0)
-    inputs, x = helpers.encode(made)
-    x = keras.layers.Dense(8, activation="relu")(x)
-    model = keras.Model(inputs, helpers.decode(made, x))
-    helpers.export(model, made, folder / "model")
     from helpers.model import scores
 
-    answers = scores(model, made, made.test[list(made.features)])
-    answers.to_json(folder / "answers.json")
+    folder = Path(sys.argv[1])
+    for name, made in {"numbers": numbers(), "model": table()}.items():
+        keras.utils.set_random_seed(0)
+        inputs, x = helpers.encode(made)
+        x = keras.layers.Dense(8, activation="relu")(x)
+        model = keras.Model(inputs, helpers.decode(made, x))
+        helpers.export(model, made, folder / name)
+        answers = scores(model, made, made.test[list(made.features)])
+        answers.to_json(folder / f"{name}-answers.json")
     (folder / "metrics.json").write_text(json.dumps({"metrics": {"mae": 1.0}, "baselines": {}}))

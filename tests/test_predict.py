@@ -1,0 +1,153 @@
+"""Prediction in bulk: as bytes or columns, in parts, in order, whatever happens on the way."""
+
+import importlib
+import json
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+import helpers
+from helpers.errors import CloudError, NotFoundError, SchemaError
+
+module = importlib.import_module("helpers.predict")  # helpers.predict is the verb
+
+
+@pytest.fixture
+def numbers(session, artifact):
+    """An endpoint whose model takes two numbers."""
+    try:
+        return helpers.find_endpoint(session, "numbers")
+    except NotFoundError:
+        return helpers.deploy(
+            session, helpers.register(session, artifact("numbers"), name="numbers")
+        )
+
+
+@pytest.fixture
+def mixed(session, artifact):
+    """An endpoint whose model takes a number and a text."""
+    try:
+        return helpers.find_endpoint(session, "mixed")
+    except NotFoundError:
+        return helpers.deploy(session, helpers.register(session, artifact(), name="mixed"))
+
+
+def frame(rows: int, second: str = "two") -> pd.DataFrame:
+    draw = np.random.default_rng(5)
+    made = pd.DataFrame({"size": draw.uniform(10, 50, rows)})
+    made[second] = draw.choice([0.0, 1.0] if second == "two" else ["a", "b"], rows)
+    return made
+
+
+def in_rows(endpoint, rows: pd.DataFrame) -> pd.DataFrame:
+    """What other people's clients get: TensorFlow Serving's row form."""
+    return pd.DataFrame(helpers.predict_json("local", endpoint.name, rows.to_dict("records")))
+
+
+def test_bytes_columns_and_rows_give_the_same_answers(numbers, mixed):
+    rows = frame(300)
+    packed, plain = helpers.predict(numbers, rows), in_rows(numbers, rows)
+    assert list(packed.columns) == [
+        "price",
+        "probability_high",
+        "probability_low",
+        "probability_middle",
+    ]
+    np.testing.assert_allclose(packed.iloc[:, 1:], plain[packed.columns[1:]], rtol=1e-6, atol=1e-9)
+    assert packed["price"].tolist() == plain["price"].tolist()
+    assert packed["price"].nunique() > 1
+    rows = frame(300, "kind")
+    answers = in_rows(mixed, rows)[0]
+    np.testing.assert_allclose(helpers.predict(mixed, rows)["price"], answers, rtol=1e-6)
+
+
+def test_the_schema_says_how_rows_are_packed(numbers, mixed):
+    assert numbers.model.instance_schema["x-packed"].startswith("packed_")
+    assert mixed.model.instance_schema["x-packed"] == ""
+
+
+@pytest.mark.parametrize("second", ["two", "kind"])
+def test_long_frames_go_in_parts_and_keep_order_and_index(numbers, mixed, second):
+    endpoint = numbers if second == "two" else mixed
+    rows = frame(50_000, second)
+    rows.index = np.arange(50_000) // 2  # an index may repeat
+    scores = helpers.predict(endpoint, rows)
+    assert scores.index.equals(rows.index)
+    for start in (0, 19_999, 49_900):
+        part = helpers.predict(endpoint, rows.iloc[start : start + 100])
+        column = part.columns[-1]
+        np.testing.assert_allclose(
+            scores[column].iloc[start : start + 100], part[column], rtol=1e-6, atol=1e-9
+        )
+
+
+def test_texts_longer_than_at_the_head_are_split_again(mixed, monkeypatch):
+    monkeypatch.setattr(module, "LIMIT_BYTES", {True: 100_000, False: 100_000})
+    rows = frame(2_000, "kind")
+    rows.loc[1_500:, "kind"] = "x" * 900
+    assert len(helpers.predict(mixed, rows)) == 2_000
+
+
+def test_booleans_integers_and_gaps(numbers):
+    rows = pd.DataFrame({"two": [True, False, True], "size": pd.array([20, None, 30], "Int64")})
+    plain = pd.DataFrame({"size": [20.0, np.nan, 30.0], "two": [1.0, 0.0, 1.0]})
+    pd.testing.assert_frame_equal(helpers.predict(numbers, rows), helpers.predict(numbers, plain))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.inf, "holds inf in row 7"),
+        (1e39, "in row 7; expected a number"),
+        ("many", "holds 'many' in row 7"),
+        ([1, 2], r"holds \[1, 2\] in row 7"),
+    ],
+)
+def test_a_value_that_is_no_number_is_named_before_anything_is_sent(numbers, value, said):
+    rows = frame(10).astype(object)
+    rows.at[7, "size"] = value
+    with pytest.raises(SchemaError, match=f'Column "size" {said}' if "holds" in said else said):
+        helpers.predict(numbers, rows)
+
+
+def test_a_model_that_changed_its_inputs_is_refused_not_misread(numbers):
+    """The same number of columns under other names: bytes alone would not show it."""
+    rows = {"rows": [{"b64": "AAAAAAAAAAA="}]}
+    known = numbers.model.instance_schema["x-packed"]
+    module.post(numbers, "rawPredict", json.dumps({"signature_name": known, "inputs": rows}))
+    body = json.dumps({"signature_name": "packed_00000000", "inputs": rows})
+    with pytest.raises(CloudError, match="packed_00000000.*not found"):
+        module.post(numbers, "rawPredict", body)
+
+
+def test_a_server_that_dies_on_the_way_loses_no_row(numbers):
+    """kill -9 of the model server under load: every row answered once, in order."""
+    rows = frame(60_000)
+    expected = helpers.predict(numbers, rows)
+    done = threading.Event()
+
+    def kill() -> None:
+        for _ in range(2):
+            done.wait(0.05)
+            for process in psutil.process_iter(["cmdline"]):
+                words = process.info["cmdline"] or []
+                if any(w.endswith("model_server.py") for w in words) and _is_ours(process):
+                    process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    scores = helpers.predict(numbers, rows)
+    done.set()
+    killer.join()
+    pd.testing.assert_frame_equal(scores, expected, rtol=1e-6)
+
+
+def _is_ours(process: psutil.Process) -> bool:
+    """A model server of this worker's local cloud, not of another's."""
+    known = json.loads(Path(os.environ["LOCAL_CLOUD_DIR"], "emulator.json").read_text())
+    return process.ppid() == known["pid"]
