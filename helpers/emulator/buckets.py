@@ -171,7 +171,10 @@ def list_objects(call: Call) -> dict:
     bucket, query = _bucket(call)["name"], call.query
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     first, last = query.get("startOffset", ""), query.get("endOffset", "")
-    fits = re.compile(_glob(query.get("matchGlob", "**")), re.DOTALL).fullmatch
+    try:
+        fits = re.compile(_glob(query.get("matchGlob", "**")), re.DOTALL).fullmatch
+    except re.error as error:
+        raise ApiError(400, f"Invalid matchGlob: {error}.") from error
     names, prefixes = [], []
     for name in sorted(_names(call.cloud, bucket, prefix)):
         if not name.startswith(prefix) or name < first or (last and name >= last) or not fits(name):
@@ -262,7 +265,7 @@ def copy_object(call: Call) -> dict:
     part = _part(cloud, call.state.next_id())
     shutil.copyfile(_file(cloud, path["sourceBucket"], path["sourceObject"]), part)
     about = {
-        "contentType": source["contentType"],
+        "contentType": source.get("contentType"),
         "metadata": source.get("metadata", {}),
     } | call.body
     made = _shown(_finish(call, bucket, path["destinationObject"], part, about, call.query))
@@ -479,8 +482,9 @@ def _media(file, found: dict, wanted: str) -> Response:
                 left -= len(chunk)
                 yield chunk
 
-    # Not as media_type, which would add a charset.
-    headers["Content-Type"] = found["contentType"]
+    kind = found.get("contentType", "")  # not as media_type, which would add a charset
+    kind = kind if kind.isascii() and kind.isprintable() else ""
+    headers["Content-Type"] = kind or "application/octet-stream"
     return StreamingResponse(chunks(), status, headers)
 
 

@@ -301,38 +301,20 @@ def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
         return None
 
 
-def load_sklearn(folder: Path) -> Callable[[bytes], bytes]:
-    """Google's scikit-learn container: model.joblib or model.pkl, rows of numbers."""
-    import joblib
-
-    found = [folder / n for n in ("model.joblib", "model.pkl") if (folder / n).is_file()]
-    if not found:
-        raise FileNotFoundError(f"Neither model.joblib nor model.pkl in {folder}")
-    model = joblib.load(found[0])
-
-    def predict(body: bytes) -> bytes:
-        try:
-            answers = model.predict(orjson.loads(body)["instances"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(str(error)) from error
-        return orjson.dumps({"predictions": answers.tolist()})
-
-    return predict
-
-
 # --- the server
 
 
 class App:
     """Routes of one model; small requests wait for one thread that takes them in batches."""
 
-    def __init__(self, name: str, version: str, signatures: dict[str, Signature], *, any_route=""):
+    def __init__(
+        self, name: str, version: str, signatures: dict[str, Signature], *, any_route: bool = False
+    ):
         self.status, self.signatures = (name, version), signatures
         kind = r".*" if any_route else rf"/v1/models/{re.escape(name)}(/versions/{version})?"
         self.route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
         self.waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self.pool = concurrent.futures.ThreadPoolExecutor(BIG_AT_ONCE)
-        self.alone: Callable[[bytes], bytes] = self._alone
         threading.Thread(target=self._serve, daemon=True).start()
 
     async def __call__(self, scope, receive, send) -> None:
@@ -367,8 +349,8 @@ class App:
         if scope["method"] != "POST" or match["verb"] == "/metadata":
             return 405, orjson.dumps({"error": f"{scope['method']} is not for {scope['path']}"})
         loop = asyncio.get_running_loop()
-        if len(body) > BIG_BYTES or self.alone != self._alone:
-            return 200, await loop.run_in_executor(self.pool, self.alone, body)
+        if len(body) > BIG_BYTES:
+            return 200, await loop.run_in_executor(self.pool, self._alone, body)
         if self.waiting.qsize() >= WAITING:
             return 503, orjson.dumps({"error": f"{WAITING} requests wait already; try again."})
         work = parse(body, self.signatures)
@@ -430,7 +412,7 @@ def main() -> None:
     parser.add_argument("--model_name", default="default")
     parser.add_argument("--model_base_path", type=Path, required=True)
     parser.add_argument("--rest_api_port", type=int, required=True)
-    parser.add_argument("--prebuilt", choices=["", "tensorflow", "sklearn"], default="")
+    parser.add_argument("--prebuilt", action="store_true")
     arguments, _ = parser.parse_known_args()
     # Taken before the long imports: a port that is in use is known at once.
     listener = socket.socket()
@@ -440,16 +422,12 @@ def main() -> None:
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     import uvicorn
 
-    kind, version, signatures, predict = arguments.prebuilt, "1", {}, None
+    prebuilt = arguments.prebuilt  # Google's container: the model itself, at whichever route
     try:
-        if kind == "sklearn":
-            predict = load_sklearn(arguments.model_base_path)
-        else:
-            version, signatures = load(arguments.model_base_path, direct=kind == "tensorflow")
+        version, signatures = load(arguments.model_base_path, direct=prebuilt)
     except Exception as error:
         sys.exit(f"The model can't be served: {type(error).__name__}: {error}")
-    app = App(arguments.model_name, version, signatures, any_route=kind)
-    app.alone = predict or app.alone
+    app = App(arguments.model_name, version, signatures, any_route=prebuilt)
     config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off",
                             timeout_keep_alive=3600, timeout_graceful_shutdown=5)  # fmt: skip
     print(f"Serving {arguments.model_name} version {version}", flush=True)

@@ -176,10 +176,11 @@ class ModelServer:
         uri, spec = self.spec["imageUri"], self.spec
         ours = [sys.executable, "-P", str(Path(__file__).with_name("model_server.py"))]
         prebuilt = PREBUILT.fullmatch(uri)
+        if prebuilt and prebuilt[1] == "sklearn":  # takes all from the environment
+            return [*ours[:-1], str(Path(__file__).with_name("sklearn_server.py"))]
         if prebuilt:
-            kind = {"tf2": "tensorflow", "sklearn": "sklearn"}[prebuilt[1]]
-            flags = {"prebuilt": kind, "model_base_path": self.folder, "rest_api_port": self.port}
-            return ours + [f"--{name}={value}" for name, value in flags.items()]
+            flags = {"model_base_path": self.folder, "rest_api_port": self.port}
+            return [*ours, "--prebuilt", *(f"--{name}={value}" for name, value in flags.items())]
         image = builds.image(self.cloud, uri)
         if image is None or not image.base.startswith("tensorflow/serving"):
             what = f"is built on {image.base}" if image else "was not built here"

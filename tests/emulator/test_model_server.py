@@ -12,9 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import joblib
 import pytest
-from sklearn.linear_model import LinearRegression
 
 import helpers.emulator
 from tests.emulator.conftest import until
@@ -206,14 +204,3 @@ def test_without_a_version_it_ends_with_a_reason(tmp_path):
     server = Server(tmp_path)
     assert str(tmp_path) in server.close()
     assert server.process.returncode == 1
-
-
-def test_scikit_learn_as_the_prebuilt_container_serves_it(tmp_path):
-    model = LinearRegression().fit([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [1.0, 3.0, 4.0])
-    joblib.dump(model, tmp_path / "model.joblib")
-    server = Server(tmp_path, "--prebuilt=sklearn", route="/any")
-    status, answer = server.predict({"instances": [[1, 1], [2, 0]]})
-    assert status == 200
-    assert answer["predictions"] == pytest.approx([6.0, 5.0])
-    assert server.predict({"instances": [[1, 1, 1]]})[0] == 400
-    server.close()
