@@ -44,7 +44,7 @@ def serve(tmp_path):
             ends.callback(connection.close)
 
             def call(verb: str, path: str, body=None) -> tuple[int, dict]:
-                text = body if isinstance(body, str) else json.dumps(body)
+                text = body if body is None or isinstance(body, str) else json.dumps(body)
                 try:
                     connection.request(verb, path, text)
                     answer = connection.getresponse()
