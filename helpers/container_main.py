@@ -1,15 +1,18 @@
-"""What runs inside the training container: one notebook, then its results into the bucket.
+"""What runs inside a training container: a notebook or a script; its results go into the bucket.
 
     python -m helpers.container_main --notebook=gs://B/…/01_prototype.ipynb --parameters=gs://B/…json
+    python -m helpers.container_main --script=train.py --strategy=auto -- its own arguments
 
 exit code  meaning                                                      run again?
-0          the notebook ran to its end; everything is in the bucket
-1          a cell raised; the executed notebook is in the bucket        no: it would raise again
+0          it ran to its end; everything is in the bucket
+1          it raised; the executed notebook is in the bucket            no: it would raise again
 2          an argument or parameter does not fit, or may not be read    no
 75         the bucket did not answer                                    yes
 143        stopped on request (SIGTERM); what there was is in the bucket
 
-SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it.
+SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it,
+or to the script. What either leaves in the folder OUTPUT_DIR (a parameter of the notebook, the
+script's environment) is stored: model/, checkpoints/, logs/ and metrics.json.
 Works as process 1 of a container, where a signal without a handler does nothing.
 """
 
@@ -17,6 +20,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -35,14 +39,19 @@ GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 def main(arguments: list[str] | None = None) -> int:
     """Run the notebook and give the exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers.container_main")
-    parser.add_argument("--notebook", required=True, help="gs:// address")
-    parser.add_argument("--parameters", required=True, help="gs:// address of a JSON object")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--notebook", help="gs:// address")
+    what.add_argument("--script", help="a file of the image")
+    parser.add_argument("--parameters", help="gs:// address of a JSON object")
+    parser.add_argument("--strategy", choices=["auto", "none"], default="none")
+    parser.add_argument("rest", nargs="*", help="the script's arguments")
     asked = parser.parse_args(arguments)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: _stop(stopped))
     try:
         with tempfile.TemporaryDirectory(prefix="job-") as folder:
-            return _run(asked, Path(folder), stopped)
+            run = _run_script if asked.script else _run
+            return run(asked, Path(folder), stopped)
     except HelpersError as error:
         print(error, file=sys.stderr)
         status = error.status if isinstance(error, CloudError) else 400
@@ -76,6 +85,22 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
         print(failure, file=sys.stderr)  # the last line: it becomes the job's error
         return RAISED
     return 0
+
+
+def _run_script(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> int:
+    cloud, output, code = session.from_environment(), folder / "output", 0
+    output.mkdir()
+    if not stopped.is_set():
+        module = ["-m", "helpers.strategy"] if asked.strategy == "auto" else []
+        about = {"OUTPUT_DIR": str(output), "TF_KERAS_RUNNING_REMOTELY": "1"}
+        command = [sys.executable, *module, asked.script, *asked.rest]
+        code = subprocess.call(command, env=os.environ | about)
+    if _is_chief() and "AIP_MODEL_DIR" in os.environ:
+        _upload(cloud, folder / "none.ipynb", output, whole=not code and not stopped.is_set())
+    if stopped.is_set():
+        print(f"{asked.script} was stopped on request.", file=sys.stderr)
+        return STOPPED
+    return 128 - code if code < 0 else code  # the script's own words are the last line already
 
 
 def _upload(cloud: session.Session, executed: Path, output: Path, *, whole: bool) -> None:

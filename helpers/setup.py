@@ -13,8 +13,8 @@ from helpers.errors import CloudError, SettingError
 from helpers.session import Session, console, pause
 
 SERVICES = (
-    "aiplatform", "artifactregistry", "cloudbilling", "cloudbuild", "cloudresourcemanager", "iam",
-    "logging", "storage",
+    "aiplatform", "artifactregistry", "billingbudgets", "cloudbilling", "cloudbuild",
+    "cloudresourcemanager", "iam", "logging", "storage",
 )  # fmt: skip
 # What a step's maker must be allowed, and the least role that allows it.
 MAKERS = {

@@ -1,7 +1,12 @@
-"""Which tf.distribute strategy this process should use; the machine says, not a setting."""
+"""Which tf.distribute strategy this process should use; the machine says, not a setting.
+
+`python -m helpers.strategy SCRIPT …` runs a script that knows of none under that strategy.
+"""
 
 import json
 import os
+import runpy
+import sys
 
 import tensorflow as tf
 
@@ -30,3 +35,12 @@ def _members() -> int:
     """How many processes train together; evaluators and parameter servers do not."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     return sum(len(cluster.get(role, ())) for role in ("chief", "master", "worker"))
+
+
+if __name__ == "__main__":
+    chosen = strategy()
+    if chosen is not tf.distribute.get_strategy():
+        tf.distribute.experimental_set_strategy(chosen)
+    sys.argv = sys.argv[1:]
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
+    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -130,7 +130,7 @@ def train(
     Source: REST v1 projects.locations.customJobs.create
     """
     labels = dict(labels or {})
-    _check(machine_type, workers, timeout_s, labels)
+    check(machine_type, workers, timeout_s, labels)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
     table = find_file(parameters["DATA"]) if parameters.get("DATA") else None
@@ -142,9 +142,7 @@ def train(
         print(f"Upload:   {table} ({table.stat().st_size / 1e6:.1f} MB) to {where}")
 
     image = container_image.environment_image(session, accelerator=accelerator)
-    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    display_name = f"{file.name}-{started}"
-    base_uri = f"gs://{session.bucket}/jobs/{started}-{file.name}-{uuid.uuid4().hex[:6]}"
+    display_name, base_uri = new_name(session, file.name)
     notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
     storage.upload_file(session, file.path, notebook_uri)
     if table:
@@ -166,6 +164,13 @@ def train(
         service_account=service_account,
     )  # fmt: skip
     return job.wait() if wait else job
+
+
+def new_name(session: Session, name: str) -> tuple[str, str]:
+    """Display name and dated folder, `gs://BUCKET/jobs/…`, of a job about to be made."""
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    folder = f"{started}-{name}-{uuid.uuid4().hex[:6]}"
+    return f"{name}-{started}", f"gs://{session.bucket}/jobs/{folder}"
 
 
 def machine_spec(machine_type: str, accelerator: str | None = None, count: int = 1) -> dict:
@@ -243,7 +248,8 @@ def _create_once(session: Session, body: dict) -> dict:
     raise AssertionError("unreachable")
 
 
-def _check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str]) -> None:
+def check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str]) -> None:
+    """Refuse what the service would refuse, before anything is made."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", machine_type):
         raise SettingError(f'machine_type="{machine_type}"; expected a name such as n1-standard-4.')
     if workers < 0:
