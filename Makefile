@@ -6,7 +6,7 @@ EPOCHS ?= 50
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: .venv/.ready ## Make .venv from the lock file (again when the lock changes)
+setup: .venv/.ready .venv/.tensorflow-cloud ## Make .venv from the lock file (again when the lock changes)
 .venv/.ready: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 with venv found. Install one, or name it: make PYTHON=/path/to/python3"; exit 1; }
 	@echo "Setting up .venv with $(PYTHON) (about two minutes, once) …"
@@ -14,6 +14,11 @@ setup: .venv/.ready ## Make .venv from the lock file (again when the lock change
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+.venv/.tensorflow-cloud: .venv/.ready requirements-tensorflow-cloud.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-tensorflow-cloud.txt && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-cloud==0.1.16 && touch $@ || \
+	echo "tensorflow-cloud could not be installed; only its machine and Docker objects need it."
 
 run: setup ## Drive the whole road on the local cloud (EPOCHS=50)
 	@$(BIN)/python .ci/road.py EPOCHS=$(EPOCHS)
