@@ -138,7 +138,11 @@ def page(call: Call, items: list[dict], key: str) -> dict:
             wanted = compile_filter(call.query["filter"])
         except ValueError as error:
             raise ApiError(400, f"Invalid filter: {error}") from error
-        items = [item for item in items if wanted(item)]
+        # `model=1` among the models means the last part of the name.
+        short = key.removesuffix("s")
+        ids = [item.get("name", "").split("@")[0].rsplit("/", 1)[-1] for item in items]
+        pairs = zip(items, ids, strict=True)
+        items = [item for item, own in pairs if wanted({short: own} | item)]
     for part in reversed([p for p in call.query.get("orderBy", "").split(",") if p.strip()]):
         name, _, direction = part.strip().partition(" ")
         if direction.strip() not in ("", "asc", "desc"):
@@ -151,11 +155,22 @@ def page(call: Call, items: list[dict], key: str) -> dict:
     answer: dict = {key: items[start : start + size]} if items[start:] else {}
     mask = call.query.get("readMask")
     if mask and mask != "*" and answer:
-        fields = {_camel(part.split(".")[0].strip()) for part in mask.split(",")}
-        answer[key] = [{k: v for k, v in item.items() if k in fields} for item in answer[key]]
+        paths = [[_camel(word) for word in part.strip().split(".")] for part in mask.split(",")]
+        answer[key] = [_masked(item, paths) for item in answer[key]]
     if start + size < len(items):
         answer["nextPageToken"] = str(start + size)
     return answer
+
+
+def _masked(item: dict, paths: list[list[str]]) -> dict:
+    """The parts of a resource that a field mask's paths lead to."""
+    made = {}
+    for name, value in item.items():
+        inner = [path[1:] for path in paths if path[0] == name]
+        if inner:
+            whole = [] in inner or not isinstance(value, dict)
+            made[name] = value if whole else _masked(value, inner)
+    return made
 
 
 def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:

@@ -13,6 +13,7 @@ import googleapiclient
 import orjson
 
 from helpers.emulator.calls import HANDLERS, ApiError
+from helpers.emulator.filters import filter_fields, order_fields
 from helpers.emulator.rules import ENUM_NUMBERS
 
 DOCUMENTS = {
@@ -125,6 +126,13 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
             raise _bad(*problems[0])
         key = name if name in known else _camel(name)
         values[key] = [*values.get(key, []), value] if about.get("repeated") else value
+    for name, used in (("filter", filter_fields), ("orderBy", order_fields)):
+        # A list method says which fields it takes, as "* `display_name` supports …".
+        taken = set(re.findall(r"\* `(\w+)`", known.get(name, {}).get("description", "")))
+        odd = {_snake(field) for field in used(values.get(name, ""))} - taken
+        if odd and taken and method.id.startswith("aiplatform."):
+            listed = ", ".join(sorted(taken))
+            raise _bad(name, f"Invalid {name}: {', '.join(sorted(odd))}; supported: {listed}.")
     return values
 
 

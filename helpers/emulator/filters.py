@@ -1,15 +1,20 @@
 """Google's list filters: `state="RUNNING" AND labels.phase=test`, `timestamp>="2026-…"`.
 
 Grammar after AIP-160 and the logging query language, as far as both agree: comparisons joined by
-AND, OR, NOT (or `-`) and parentheses; `:` asks whether a field is there or contains a text.
+AND, OR, NOT (or `-`) and parentheses; `:` asks whether a field is there or has a value in it (a
+text: the words, with * for any; a list: the member; a map: the key).
 """
 
+import datetime
+import fnmatch
 import operator
 import re
 from collections.abc import Callable
 from typing import Any
 
-_TOKEN = re.compile(r'\s*("(?:[^"\\]|\\.)*"|!=|>=|<=|[=<>:()]|-(?=[\w(])|[^\s=<>:!()"]+)')
+_TOKEN = re.compile(
+    r'\s*("(?:[^"\\]|\\.)*"|!=|>=|<=|[=<>:()]|-(?=[\w(])|[^\s=<>:!()"]+(?:(?<=\.)"[^"]*")?)'
+)
 _COMPARE = {
     "=": operator.eq, "!=": operator.ne, ">": operator.gt, ">=": operator.ge,
     "<": operator.lt, "<=": operator.le,
@@ -36,6 +41,17 @@ def compile_filter(text: str) -> Callable[[dict], bool]:
     if tokens:
         raise ValueError(f"unexpected {tokens[0]!r}")
     return test
+
+
+def filter_fields(text: str) -> set[str]:
+    """The first names of the fields a filter asks about."""
+    text = re.sub(r'(?<![.])"(?:[^"\\]|\\.)*"', '""', text)
+    return set(re.findall(r"(\w+)(?:\.[^\s=<>:!()]+)?\s*(?:!=|[=<>:])", text))
+
+
+def order_fields(text: str) -> set[str]:
+    """The names of the fields of an orderBy."""
+    return {part.split()[0] for part in text.split(",") if part.strip()}
 
 
 def sort_key(name: str) -> Callable[[dict], tuple]:
@@ -95,11 +111,14 @@ def _one(tokens: list[str]) -> Callable[[dict], bool]:
     if raw in (*_COMPARE, ":", "(", ")"):
         raise ValueError(f"expected a value after {name}{sign}")
     value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
+    moment = _moment(value)
 
     def test(item: dict) -> bool:
         actual = field_of(item, name)
         if sign == ":":
-            return actual is not None and (value == "*" or value in _text(actual))
+            return actual is not None and (value == "*" or _has(actual, value))
+        if moment and isinstance(actual, str) and (then := _moment(actual)):
+            return _COMPARE[sign](then, moment)
         if actual is None:
             return sign == "!=" and value != ""
         if isinstance(actual, int | float) and not isinstance(actual, bool):
@@ -112,6 +131,25 @@ def _one(tokens: list[str]) -> Callable[[dict], bool]:
         return _COMPARE[sign](_text(actual), value)
 
     return test
+
+
+def _has(actual: Any, value: str) -> bool:
+    if isinstance(actual, dict | list):
+        return value in actual
+    if "*" in value:
+        return fnmatch.fnmatchcase(_text(actual), re.sub(r"[?[]", r"[\g<0>]", value))
+    return value in _text(actual)
+
+
+def _moment(text: str) -> datetime.datetime | None:
+    """RFC 3339, or a day; None for other texts."""
+    if not re.match(r"\d{4}-\d\d-\d\d", text):
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
 def _text(value: Any) -> str:

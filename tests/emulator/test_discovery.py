@@ -5,7 +5,7 @@ import re
 import pytest
 from google.cloud.aiplatform_v1 import types
 
-from helpers.emulator import app, discovery
+from helpers.emulator import app, calls, discovery
 from helpers.emulator.filters import compile_filter
 from helpers.emulator.rules import ENUM_NUMBERS
 
@@ -135,3 +135,47 @@ def test_shared_paths_reach_the_emulated_service():
     assert discovery.handler(method.id) is discovery.HANDLERS["operations.get"]
     alias, same = discovery.find("GET", "ui/projects/p/locations/us-central1/operations/7")
     assert (alias.id, same) == (method.id, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('displayName:"my_job_*"', True),
+        ("displayName:job", True),
+        ('displayName:"job_*"', False),
+        ("labels:phase", True),
+        ("labels:test", False),
+        ('labels."phase"=test', True),
+        ("versionAliases:default", True),
+        ("versionAliases:def", False),
+        ('createTime>"2026-01-02T03:04:05Z"', True),
+        ('createTime>="2026-01-02T04:04:05.1234+01:00"', True),
+        ('createTime<"2026-01-02"', False),
+    ],
+)
+def test_filters_on_texts_maps_lists_and_times(text, found):
+    item = {
+        "displayName": "my_job_1", "labels": {"phase": "test"}, "versionAliases": ["default"],
+        "createTime": "2026-01-02T03:04:05.1234Z",
+    }  # fmt: skip
+    assert compile_filter(text)(item) is found
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "said"),
+    [
+        ("customJobs.list", "filter=state%3DX+AND+NOT+display_name%3D%22a%3Db%22", None),
+        ("customJobs.list", "filter=startTime%3E1", "startTime|start_time"),
+        ("models.list", "filter=model%3D1&orderBy=create_time+desc,displayName", None),
+        ("models.list", "orderBy=versionId", "version_id; supported: create_time"),
+        ("endpoints.list", 'filter=display_name%3D"a%3Db+c%3Dd"', None),
+    ],
+)
+def test_lists_take_the_fields_their_documentation_names(method, query, said):
+    methods = {m.id: m for m in discovery.methods("v1")}
+    asked = methods[f"aiplatform.projects.locations.{method}"]
+    if said is None:
+        assert discovery.check_query(asked, query)
+    else:
+        with pytest.raises(calls.ApiError, match=said):
+            discovery.check_query(asked, query)

@@ -127,9 +127,9 @@ def test_jobs_of_every_form_run_to_their_end(sdk, name, tmp_path):
     assert machine["acceleratorType"] == "NVIDIA_TESLA_T4"
 
     listed = aiplatform.CustomJob.list(
-        filter=f'display_name="{name}-*" AND state="JOB_STATE_SUCCEEDED"', order_by="display_name"
+        filter=f'display_name:"{name}-p*" AND state="JOB_STATE_SUCCEEDED"', order_by="display_name"
     )
-    assert listed == []  # a quoted * is a star
+    assert [job.name for job in listed] == [packaged.name, prebuilt.name]
     names = [job.display_name for job in jobs]
     either = " OR ".join(f'display_name="{each}"' for each in names)
     listed = aiplatform.CustomJob.list(
@@ -202,8 +202,8 @@ def test_versions_and_aliases_from_a_local_file(sdk, name, regressor, monkeypatc
     assert listed[0].version_update_time == first.version_update_time
     clone = registry.get_model()
     assert (clone.name, clone.version_id) == (first.name, "1")
-    chosen = registry.list_versions(filter='versionAliases:"testing"')
-    assert [version.version_id for version in chosen] == ["1"]
+    chosen = registry.list_versions(filter="labels.phase=test")
+    assert [version.version_id for version in chosen] == ["1", "2"]  # they are the model's
 
     registry = ModelRegistry(first)
     registry.add_version_aliases(["new-alias"], "default")
