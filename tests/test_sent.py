@@ -1,0 +1,140 @@
+"""Every aiplatform call our helpers send, and every answer to it, fits the official types."""
+
+import json
+import uuid
+from urllib.parse import urlsplit
+
+import google_auth_httplib2
+import pytest
+from google.cloud.aiplatform_v1 import types
+from google.protobuf import json_format
+
+import helpers
+from helpers.emulator import app, discovery
+from tests.rooms import rooms
+from tests.test_train import SMALL, notebook
+
+SINGULAR = {
+    "customJobs": "CustomJob", "models": "Model", "endpoints": "Endpoint",
+    "batchPredictionJobs": "BatchPredictionJob",
+    "hyperparameterTuningJobs": "HyperparameterTuningJob",
+}  # fmt: skip
+VERBS = {
+    "create": "Create{0}", "get": "Get{0}", "list": "List{0}s", "delete": "Delete{0}",
+    "patch": "Update{0}", "cancel": "Cancel{0}", "upload": "Upload{0}",
+    "listVersions": "List{0}Versions", "deleteVersion": "Delete{0}Version",
+}  # fmt: skip
+
+
+def as_proto(method: str, path: str, query: str, body: dict):
+    """A call as the message Google's own clients would send; strict in every name and type.
+
+    Raises:
+        json_format.ParseError: a name or a value that is none of the message's.
+    """
+    found, values = discovery.find(method, path)
+    asked = discovery.check_query(found, query)
+    *_, collection, verb = found.id.split(".")
+    kind = SINGULAR[collection]
+    name = VERBS.get(verb, verb[0].upper() + verb[1:]).format(kind) + "Request"
+    given = values | {key: value for key, value in asked.items() if key not in ("alt", "$alt")}
+    if verb in ("create", "patch"):
+        field = kind[0].lower() + kind[1:]
+        own = {"name": given.pop("name")} if verb == "patch" else {}
+        given[field] = body | own
+    else:
+        given |= body
+    message = getattr(types, name).pb()()
+    return json_format.ParseDict(given, message, ignore_unknown_fields=False)
+
+
+def answer_as_proto(method_id: str, answer: dict):
+    """An answer as the message Google's own clients would read; as strict."""
+    *_, collection, verb = method_id.split(".")
+    kind = SINGULAR.get(collection, "")
+    if "done" in answer or collection == "operations":  # the operation holds a message of its own
+        known = {"name", "metadata", "done", "response", "error"}
+        assert set(answer) <= known, set(answer) - known
+        answer = dict(answer.get("response", {"@type": "google.protobuf.Empty"}))
+        name = answer.pop("@type").rsplit(".", 1)[-1]
+        if name == "Empty":
+            assert answer == {}
+            return None
+    elif verb in ("list", "listVersions"):
+        name = f"{VERBS[verb].format(kind)}Response"
+    elif verb == "predict":
+        name = "PredictResponse"
+    elif verb == "cancel":
+        assert answer == {}
+        return None
+    else:
+        name = kind
+    message = getattr(types, name).pb()()
+    return json_format.ParseDict(answer, message, ignore_unknown_fields=False)
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """(HTTP method, path, query, body, answer) of every call that succeeded."""
+    calls, plain = [], google_auth_httplib2.AuthorizedHttp.request
+
+    def request(self, uri, method="GET", body=None, *arguments, **named):
+        place = urlsplit(uri)
+        answer, content = plain(self, uri, method, body, *arguments, **named)
+        if answer.status == 200:
+            calls.append((method, place.path.lstrip("/"), place.query, body, content))
+        return answer, content
+
+    monkeypatch.setattr(google_auth_httplib2.AuthorizedHttp, "request", request)
+    return calls
+
+
+def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path):
+    app.App(None)
+    name = f"sent-{uuid.uuid4().hex[:6]}"
+    path = notebook(tmp_path, f"{name}.ipynb", SMALL)
+    settings = {"machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "spot": True}
+    job = helpers.train(session, str(path), labels={"phase": "test"}, timeout_s=600, **settings)
+    first = helpers.register(session, artifact(), name=name, aliases=["candidate"])
+    endpoint = helpers.deploy(session, first)
+    second = helpers.register(session, artifact(), name=name)
+    helpers.deploy(session, second, traffic_percent=10)
+    helpers.promote(session, second)
+    helpers.predict(endpoint, rooms()[["size", "kind"]][80:])
+    helpers.predict_json("local", name, {"size": 12.0, "kind": "a"})
+    helpers.find_job(session, job.number).cancel()
+    helpers.cleanup(session, name=name)
+
+    seen = set()
+    for method, place, query, body, answer in sent:
+        found = discovery.find(method, place)
+        if not found or not found[0].id.startswith("aiplatform."):
+            continue
+        *_, collection, verb = found[0].id.split(".")
+        seen.add(f"{collection}.{verb}")
+        if verb != "rawPredict":  # both bodies are the model server's own
+            if collection != "operations":
+                assert as_proto(method, place, query, json.loads(body) if body else {})
+            answer_as_proto(found[0].id, json.loads(answer))
+    assert seen >= {
+        "customJobs.create", "customJobs.get", "customJobs.cancel", "models.upload", "models.list",
+        "models.listVersions", "endpoints.create", "endpoints.deployModel", "endpoints.patch",
+        "endpoints.undeployModel", "endpoints.delete",
+    }  # fmt: skip
+    assert {"endpoints.predict", "endpoints.rawPredict"} & seen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"displayname": "x"},
+        {"jobSpec": {"scheduling": {"timeout": 60}}},
+        {"jobSpec": {"workerPoolSpecs": [{"replicaCount": "one"}]}},
+        {"jobSpec": {"workerPoolSpecs": [{"machineSpec": {"acceleratorType": "T4"}}]}},
+    ],
+)
+def test_a_body_with_a_mistake_is_noticed(change):
+    path = "v1/projects/local/locations/us-central1/customJobs"
+    assert as_proto("POST", path, "", {"displayName": "x"})
+    with pytest.raises(json_format.ParseError):
+        as_proto("POST", path, "", change)
