@@ -23,11 +23,12 @@ NAMES = {  # what outside callers rely on; a notebook may have more
     "02_train.ipynb": CLOUD | {"NOTEBOOK", "DATA", "TARGET", "EPOCHS", "MODEL_NAME"},
     "03_deploy.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME"},
     "04_predict.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME", "CLEAN_UP"},
+    "migrate_tensorflow_cloud.ipynb": CLOUD | {"MODEL_NAME", "EPOCHS", "CLEAN_UP"},
 }
 METADATA = {"colab", "kernelspec", "language_info"}
 CELL_METADATA = {"tags", "cellView"}
 TENSORFLOW = {"model.py", "strategy.py", "emulator/model_server.py"}
-WITH_TENSORFLOW = {"01_prototype.ipynb", "quickstart.ipynb"}
+WITH_TENSORFLOW = {"01_prototype.ipynb", "quickstart.ipynb", "migrate_tensorflow_cloud.ipynb"}
 
 
 def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:

@@ -69,12 +69,14 @@ def find_notebook(name: str | Path, session: Session | None = None) -> NotebookF
         return _file(path, "from the bucket")
     wanted = Path(name).with_suffix(".ipynb")
     templates = _templates()
-    folders = [Path.cwd(), project_root(), project_root() / "notebooks", templates]
+    folders = [Path.cwd(), project_root()]
+    for kept in (project_root() / "notebooks", templates):
+        folders += [kept, kept / "more"]
     for folder in folders:
         if (folder / wanted).is_file():
             path = (folder / wanted).resolve()
-            template = templates / path.name
-            same = template.is_file() and _sources(path) == _sources(template)
+            known = [f for f in folders[-2:] if (f / path.name).is_file()]
+            same = any(_sources(path) == _sources(f / path.name) for f in known)
             return _file(path, "the template as installed" if same else "your edited copy")
     names = {path.name for folder in folders for path in folder.glob("*.ipynb")}
     hint = near(wanted.name, names)

@@ -162,12 +162,12 @@ def _machine(config) -> dict:
         return dict(AUTO)
     if hasattr(config, "machine_spec"):
         return dict(config.machine_spec)
-    gcp = _library("core.gcp")
     kind = getattr(config, "accelerator_type", None)
     if not hasattr(kind, "value"):
         raise SettingError(f'{config!r} is no machine; expected "auto" or a MachineConfig.')
     if kind.value.startswith("TPU"):
         raise SettingError("TPU machines of tensorflow-cloud are gone; choose a GPU preset.")
+    gcp = _library("core.gcp")
     machine_type = gcp.get_machine_type(config.cpu_cores, config.memory, kind)
     accelerator = None if kind.value == "CPU" else gcp.get_accelerator_type(kind.value)
     return machine_spec(machine_type, accelerator, config.accelerator_count)
