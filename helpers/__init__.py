@@ -10,6 +10,7 @@ import types
 
 _HOME = {
     "Session": "session",
+    "batch_predict": "batch",
     "batches": "model",
     "cleanup": "costs",
     "connect": "session",

@@ -32,6 +32,11 @@ def costs(session: Session) -> pd.DataFrame:
             pools = job["jobSpec"]["workerPoolSpecs"]
             machines = ", ".join(_machines(pool, "replicaCount") for pool in pools)
             rows.append(("training job", job["displayName"], machines, job["createTime"]))
+    batches = aiplatform.batchPredictionJobs()
+    for job in session.list(batches, "batchPredictionJobs", parent=session.parent):
+        if job["state"] not in ENDED:
+            machines = _machines(job.get("dedicatedResources", {}), "startingReplicaCount")
+            rows.append(("batch prediction", job["displayName"], machines, job["createTime"]))
     objects = session.list(session.service("storage").objects(), "items", bucket=session.bucket)
     size_bytes = sum(int(item["size"]) for item in objects)
     if objects:

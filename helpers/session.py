@@ -34,6 +34,7 @@ RETRIED = {408, 429, 500, 502, 503, 504}
 # Where a person looks, by kind of thing; {p} project, {l} region, {x} id.
 CONSOLE = {
     "job": "https://console.cloud.google.com/vertex-ai/locations/{l}/training/{x}?project={p}",
+    "batch": "https://console.cloud.google.com/vertex-ai/locations/{l}/batch-predictions/{x}?project={p}",
     "model": "https://console.cloud.google.com/vertex-ai/models/locations/{l}/models/{x}?project={p}",
     "endpoint": "https://console.cloud.google.com/vertex-ai/locations/{l}/endpoints/{x}?project={p}",
     "bucket": "https://console.cloud.google.com/storage/browser/{x}?project={p}",
@@ -241,7 +242,7 @@ def console(session: Session, kind: str, name: str) -> str:
     if session.endpoint:
         if kind == "bucket":
             return f"gs://{name}"
-        collection = {"job": "customJobs"}.get(kind, f"{kind}s")
+        collection = {"job": "customJobs", "batch": "batchPredictionJobs"}.get(kind, f"{kind}s")
         return f"{session.endpoint}/v1/{session.parent}/{collection}/{name}"
     return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
 
