@@ -242,6 +242,27 @@ def test_the_notebook_being_edited_is_taken_without_its_folder(session, folder, 
     assert b"x = 1" in files[f"code/{script}"]
 
 
+def test_the_articles_cell_runs_as_it_stands_in_a_notebook(session, folder):
+    """Only its import line differs; the notebook that calls it is what the job trains."""
+    Path("requirements.txt").write_text("pandas\nscikit-learn\n")
+    cells = [
+        "!echo shell\n%pwd\nfrom helpers import tensorflow_cloud as tfc\nBUCKET = 'local-bucket'",
+        "if not tfc.remote():\n    import helpers\n    helpers.connect('local')",
+        'labels = {"phase": "test", "owner": "team"}\n'
+        'tfc.run(requirements_txt="requirements.txt", distribution_strategy="auto", '
+        'chief_config="auto",\n        docker_image_bucket_name=BUCKET, job_labels=labels)',
+        "import json, os, pathlib\nif tfc.remote():\n"
+        '    path = pathlib.Path(os.environ["OUTPUT_DIR"], "metrics.json")\n'
+        '    path.write_text(json.dumps({"trained": "in the job"}))\n    display(path.name)',
+    ]
+    made = notebook(cells)
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(made, "article.ipynb")
+    helpers.run_notebook("article.ipynb", folder / "out" / "article.ipynb", cwd=folder)
+    name = next(job["displayName"] for job in jobs(session) if "article" in job["displayName"])
+    assert helpers.find_job(session, name).wait().metrics == {"trained": "in the job"}
+
+
 def test_the_bucket_must_be_there(session, folder):
     with pytest.raises(CloudError, match="bucket does not exist"):
         tfc.run("train.py", docker_image_bucket_name="no-such-bucket")
