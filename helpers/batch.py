@@ -160,16 +160,17 @@ def _follow(session: Session, name: str, rows: int | None) -> dict:
                 time.sleep(pause_s if shown else 0)
                 pause_s = min(pause_s * 1.5, 2)
                 job = session.call(jobs.get(name=name))
-                stats = {k: int(v) for k, v in job.get("completionStats", {}).items()}
-                done = stats.get("successfulCount", 0) + stats.get("failedCount", 0)
-                if rows is None and stats.get("incompleteCount", -1) >= 0:
-                    bar.total = done + stats["incompleteCount"]
-                bar.update(done - bar.n)
                 if job["state"] != shown:
                     shown = job["state"]
                     clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - started_s))
                     state = shown.removeprefix("JOB_STATE_")
                     bar.write(f"job {name.rsplit('/', 1)[-1]} {state} {clock}", file=sys.stdout)
+                stats = {k: int(v) for k, v in job.get("completionStats", {}).items()}
+                done = stats.get("successfulCount", 0) + stats.get("failedCount", 0)
+                if rows is None and stats.get("incompleteCount", -1) >= 0:
+                    bar.total = done + stats["incompleteCount"]
+                if done > bar.n:
+                    bar.update(done - bar.n)
         except KeyboardInterrupt:
             session.call(jobs.cancel(name=name), repeatable=True)
             raise
