@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from helpers import accounts, container_image, storage
-from helpers.errors import CloudError, SettingError
+from helpers.errors import CloudError
 from helpers.session import Session, console, pause
 
 SERVICES = (
@@ -28,8 +28,6 @@ MAKERS = {
     "resourcemanager.projects.setIamPolicy": "roles/resourcemanager.projectIamAdmin",
     "cloudbuild.builds.create": "roles/cloudbuild.builds.editor",
 }
-CLOSED = {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"}
-TEMPORARY = {"action": {"type": "Delete"}, "condition": {"age": 30, "matchesPrefix": ["images/"]}}
 FREE, SMALL = "free", "by the GB and month; small"
 BUILT = "minutes of a build machine, then by the GB and month"
 NOT_YET = ("does not exist", "has not been used", "is disabled")  # made a moment ago
@@ -123,11 +121,11 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
                lambda: call(billing).get("billingEnabled", False), lambda: None)  # fmt: skip
     buckets = session.service("storage").buckets()
     yield Step("bucket", f"{session.bucket} in {session.location}", SMALL,
-               lambda: bool(_bucket(session)), lambda: storage.create_bucket(session),
+               lambda: bool(storage.find_bucket(session)), lambda: storage.create_bucket(session),
                "storage.buckets.create")  # fmt: skip
     yield Step("bucket", "closed to the public; build sources go after 30 days", FREE,
-               lambda: not _change(session), lambda: call(buckets.patch(
-                   bucket=session.bucket, body=_change(session))),
+               lambda: not storage.bucket_rules(session), lambda: call(buckets.patch(
+                   bucket=session.bucket, body=storage.bucket_rules(session))),
                "storage.buckets.update")  # fmt: skip
     people = session.service("iam").projects().serviceAccounts()
     for account, why in accounts.WHY.items():
@@ -170,28 +168,6 @@ def _off(session: Session) -> list[str]:
     names = [f"{project}/services/{name}.googleapis.com" for name in SERVICES]
     found = session.call(services.batchGet(parent=project, names=names)).get("services", [])
     return [s["name"].rsplit("/", 1)[-1] for s in found if s.get("state") != "ENABLED"]
-
-
-def _bucket(session: Session) -> dict:
-    """The bucket; reading it from another region would be slow and bill."""
-    found = session.call(session.service("storage").buckets().get(bucket=session.bucket))
-    place = found["location"].lower()
-    if not session.location.startswith(place):  # "us" holds us-central1
-        raise SettingError(
-            f'Bucket "{session.bucket}" is in {place}, the jobs would run in {session.location}. '
-            "Set LOCATION to the bucket's region, or name another BUCKET."
-        )
-    return found
-
-
-def _change(session: Session) -> dict:
-    """What must change in the bucket; lifecycle rules that others made stay."""
-    bucket = _bucket(session)
-    has, rules = bucket.get("iamConfiguration", {}), bucket.get("lifecycle", {}).get("rule", [])
-    closed = has.get("uniformBucketLevelAccess", {}).get("enabled")
-    closed = closed and has.get("publicAccessPrevention") == "enforced"
-    change = {} if closed else {"iamConfiguration": CLOSED}
-    return change | ({} if TEMPORARY in rules else {"lifecycle": {"rule": [*rules, TEMPORARY]}})
 
 
 def _budget(session: Session, billing, monthly: int) -> Step:

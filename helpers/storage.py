@@ -16,6 +16,9 @@ from helpers.errors import CloudError, NotFoundError, SettingError
 from helpers.session import Session
 
 CHUNK_BYTES = 8 * 2**20
+CLOSED = {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"}
+# Sources of builds are of no use once the image is there.
+TEMPORARY = {"action": {"type": "Delete"}, "condition": {"age": 30, "matchesPrefix": ["images/"]}}
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -39,11 +42,8 @@ def create_bucket(session: Session) -> bool:
         if error.status != 404:
             raise
     body = {
-        "name": session.bucket, "location": session.location,
-        "iamConfiguration": {
-            "uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced",
-        },
-        "labels": {"made-by": "colab-to-cloud"},
+        "name": session.bucket, "location": session.location, "iamConfiguration": CLOSED,
+        "lifecycle": {"rule": [TEMPORARY]}, "labels": {"made-by": "colab-to-cloud"},
     }  # fmt: skip
     try:
         session.call(buckets.insert(project=session.project, body=body), repeatable=True)
@@ -51,6 +51,32 @@ def create_bucket(session: Session) -> bool:
         if error.status != 409:  # 409: another notebook was faster
             raise
     return True
+
+
+def find_bucket(session: Session) -> dict:
+    """The session's bucket.
+
+    Raises:
+        SettingError: it is in another region, from where reading is slow and bills.
+    """
+    found = session.call(session.service("storage").buckets().get(bucket=session.bucket))
+    place = found["location"].lower()
+    if not session.location.startswith(place):  # "us" holds us-central1
+        raise SettingError(
+            f'Bucket "{session.bucket}" is in {place}, the jobs would run in {session.location}. '
+            "Set LOCATION to the bucket's region, or name another BUCKET."
+        )
+    return found
+
+
+def bucket_rules(session: Session) -> dict:
+    """What must change for the bucket to be closed and tidy; rules that others made stay."""
+    bucket = find_bucket(session)
+    has, rules = bucket.get("iamConfiguration", {}), bucket.get("lifecycle", {}).get("rule", [])
+    closed = has.get("uniformBucketLevelAccess", {}).get("enabled")
+    closed = closed and has.get("publicAccessPrevention") == "enforced"
+    change = {} if closed else {"iamConfiguration": CLOSED}
+    return change | ({} if TEMPORARY in rules else {"lifecycle": {"rule": [*rules, TEMPORARY]}})
 
 
 def upload_file(session: Session, path: str | Path, uri: str) -> str:

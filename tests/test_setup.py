@@ -1,5 +1,6 @@
 """A Google project prepared from nothing, in google mode: looked at, made, looked at again."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,8 +8,17 @@ from google.oauth2.credentials import Credentials
 
 import helpers
 from helpers import accounts
+from helpers import tensorflow_cloud as tfc
 from helpers.errors import SettingError
-from tests.emulator.conftest import emulator, start_emulator  # noqa: F401 - fixtures
+from tests.emulator.conftest import start
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory):
+    """A local cloud of these tests alone; each takes a project of its own."""
+    running = start(tmp_path_factory.mktemp("cloud") / "state")
+    yield running
+    running.stop()
 
 
 def google(cloud, project: str, **arguments):
@@ -23,8 +33,8 @@ def states(plan) -> dict[str, set]:
     return {step: set(rows["state"]) for step, rows in plan.groupby("step")}
 
 
-def test_a_dry_run_makes_nothing(emulator):  # noqa: F811
-    session = google(emulator, "dry-project")
+def test_a_dry_run_makes_nothing(cloud):
+    session = google(cloud, "dry-project")
     plan = helpers.setup(session)
     assert states(plan) == {
         "services": {"missing"}, "billing": {"there"}, "bucket": {"missing"},
@@ -36,8 +46,10 @@ def test_a_dry_run_makes_nothing(emulator):  # noqa: F811
     assert accounts.find(session, accounts.RUN_AS) == ""
 
 
-def test_apply_makes_a_project_that_trains_and_a_second_time_changes_nothing(emulator, capsys):  # noqa: F811
-    session = google(emulator, "made-project")
+def test_apply_makes_a_project_that_trains_and_a_second_time_changes_nothing(
+    cloud, capsys, tmp_path
+):
+    session = google(cloud, "made-project")
     plan = helpers.setup(session, apply=True)
     assert set(plan["state"]) == {"made", "there"}
     assert "is ready" in capsys.readouterr().out
@@ -66,10 +78,16 @@ def test_apply_makes_a_project_that_trains_and_a_second_time_changes_nothing(emu
         for build in session.call(builds.list(parent=session.parent))["builds"]
     }
     assert accounts_of_builds == {accounts.name(session, accounts.BUILD_AS)}
+    (tmp_path / "train.py").write_text("print('trained')")
+    answer = tfc.run(str(tmp_path / "train.py"), distribution_strategy=None)
+    job = helpers.find_job(session, answer["job_id"])
+    account = accounts.email(session, accounts.RUN_AS)
+    assert job.resource()["jobSpec"]["serviceAccount"] == account
+    assert job.wait().state == "SUCCEEDED"
 
 
-def test_bindings_and_rules_of_others_stay(emulator):  # noqa: F811
-    session = google(emulator, "shared-project")
+def test_bindings_and_rules_of_others_stay(cloud):
+    session = google(cloud, "shared-project")
     projects = session.service("cloudresourcemanager").projects()
     buckets = session.service("storage").buckets()
     theirs = {
@@ -94,8 +112,8 @@ def test_bindings_and_rules_of_others_stay(emulator):  # noqa: F811
     assert len(bucket["lifecycle"]["rule"]) == 2
 
 
-def test_a_bucket_in_another_region_is_refused_before_anything_that_bills(emulator):  # noqa: F811
-    session = google(emulator, "far-project")
+def test_a_bucket_in_another_region_is_refused_before_anything_that_bills(cloud):
+    session = google(cloud, "far-project")
     body = {"name": session.bucket, "location": "europe-west4"}
     session.call(session.service("storage").buckets().insert(project="far-project", body=body))
     with pytest.raises(SettingError, match="is in europe-west4, the jobs would run in us-central1"):
@@ -103,8 +121,8 @@ def test_a_bucket_in_another_region_is_refused_before_anything_that_bills(emulat
     assert accounts.find(session, accounts.RUN_AS) == ""
 
 
-def test_without_billing_nothing_else_is_made(emulator, capsys):  # noqa: F811
-    session = google(emulator, "poor-project")
+def test_without_billing_nothing_else_is_made(cloud, capsys):
+    session = google(cloud, "poor-project")
     projects = session.service("cloudbilling").projects()
     session.call(
         projects.updateBillingInfo(name="projects/poor-project", body={"billingAccountName": ""})
@@ -116,22 +134,34 @@ def test_without_billing_nothing_else_is_made(emulator, capsys):  # noqa: F811
     assert "Link a billing account" in said
 
 
-def test_a_budget_is_made_once_when_it_is_asked_for(emulator):  # noqa: F811
-    session = google(emulator, "thrifty-project")
+def test_a_budget_is_made_once_when_it_is_asked_for(cloud):
+    session = google(cloud, "thrifty-project")
     assert "budget" not in set(helpers.setup(session)["step"])
     assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"made"}
     assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"there"}
 
 
-def test_a_missing_permission_is_named_with_its_role_and_command(start_emulator):  # noqa: F811
+@contextlib.contextmanager
+def running(folder, **environment: str):
+    cloud = start(folder, **environment)
+    try:
+        yield cloud
+    finally:
+        cloud.stop()
+
+
+def test_a_missing_permission_is_named_and_once_granted_the_rest_is_made(tmp_path):
     denied = "iam.serviceAccounts.create,aiplatform.customJobs.create,storage.buckets.create"
-    session = google(start_emulator("state", LOCAL_CLOUD_DENIED=denied), "small-project")
-    plan = helpers.setup(session, apply=True)
+    with running(tmp_path / "state", LOCAL_CLOUD_DENIED=denied) as cloud:
+        plan = helpers.setup(google(cloud, "small-project"), apply=True)
     todo = dict(zip(plan["step"], plan["todo"], strict=True))
     found = states(plan)
     assert found["account"] == {"forbidden"}
     assert found["repository"] == {"missing"}
+    assert "forbidden" in found["bucket"]
     command = "gcloud projects add-iam-policy-binding small-project --member=user:YOUR_EMAIL"
     assert f"{command} --role=roles/iam.serviceAccountAdmin" in todo["account"]
     assert f"{command} --role=roles/aiplatform.user" in todo["you"]
-    assert "forbidden" in found["bucket"]
+    with running(tmp_path / "state") as cloud:
+        plan = helpers.setup(google(cloud, "small-project"), apply=True)
+    assert set(plan["state"]) == {"made", "there"}
