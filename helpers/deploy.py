@@ -139,7 +139,7 @@ def register(
     if existing:
         body["parentModel"] = existing["name"]
     else:
-        body["modelId"] = re.sub(r"[^a-z0-9_-]", "-", name.lower())[:63]
+        body["modelId"] = _id(name, "_")
     response = session.wait(session.call(models.upload(parent=session.parent, body=body)))
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
     return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
@@ -189,7 +189,7 @@ def deploy(
     if created and traffic_percent < 100:
         raise SettingError(f'Endpoint "{name}" serves nothing yet: traffic_percent must be 100.')
     if created:
-        endpoint_id = re.sub(r"[^a-z0-9-]", "-", name.lower())[:63].strip("-")
+        endpoint_id = _id(name)
         body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
         made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
         try:
@@ -310,6 +310,12 @@ def _set_traffic(session: Session, endpoint: str, split: dict[str, int]) -> None
     endpoints = _api(session, "endpoints")
     body = {"trafficSplit": split}
     session.call(endpoints.patch(name=endpoint, updateMask="trafficSplit", body=body))
+
+
+def _id(name: str, also: str = "") -> str:
+    """A display name as a resource id: at most 63 of a-z 0-9 - (and `also`), a letter first."""
+    text = re.sub(rf"[^a-z0-9{also}-]", "-", name.lower())
+    return (text if text[:1].isalpha() else f"m-{text}")[:63].strip("-")
 
 
 def _split(current: dict[str, int], deployed_id: str, percent: int) -> dict[str, int]:

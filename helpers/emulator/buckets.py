@@ -73,12 +73,15 @@ def insert_bucket(call: Call) -> dict:
     name = call.body.get("name", "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", name) or ".." in name:
         raise ApiError(400, f"Invalid bucket name: {name!r}; expected 3-63 of [a-z0-9._-].")
+    place = call.body.get("location", "US").upper()
+    if not re.fullmatch(r"US|EU|ASIA|NAM4|EUR[4578]|ASIA1|[A-Z]+(-[A-Z]+)+\d+", place):
+        raise ApiError(400, f"The specified location constraint is not valid: {place}.")
     moment = now()
     bucket = {
         "kind": "storage#bucket", "id": name, "storageClass": "STANDARD", "metageneration": "1",
         "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": False}}, "etag": "CAE=",
     } | call.body | {
-        "location": call.body.get("location", "US").upper(),
+        "location": place,
         "timeCreated": moment, "updated": moment,
         "projectNumber": project_number(call.query["project"]),
         "selfLink": f"{call.cloud.url}/storage/v1/b/{name}",

@@ -128,6 +128,7 @@ def deploy(call: Call) -> dict:
     with _lock:
         endpoint = found(call, name)
         model = registry.version(call.state, deployed["model"])
+        registry.in_place(model["name"], name.partition("/endpoints/")[0])
         deployed = {"displayName": model["displayName"]} | deployed | {
             "id": deployed.get("id") or call.state.next_id(),
             "model": model["name"].split("@")[0], "modelVersionId": model["versionId"],

@@ -44,6 +44,12 @@ def version(state: State, name: str) -> dict:
     raise ApiError(404, f"The Model does not exist: {base}@{wanted}.")
 
 
+def in_place(name: str, parent: str) -> None:
+    """Models are used where they are: same project, same region."""
+    if not name.startswith(f"{parent}/models/"):
+        raise ApiError(400, f"Model {name} is not in {parent}.")
+
+
 def artifacts(cloud: Cloud, model: dict) -> Path:
     """This machine's copy of the artifact folder of a version."""
     return cloud.folder / "models" / _model_id(model["name"]) / model["versionId"]
@@ -90,6 +96,7 @@ def upload(call: Call) -> dict:
     name = body.get("parentModel", "").split("@")[0]
     if name:
         found(call, name)
+        in_place(name, parent)
     else:
         name = f"{parent}/models/{body.get('modelId') or call.state.next_id()}"
         if call.state.get(name):
@@ -215,7 +222,9 @@ def patched(call: Call) -> dict:
 @method("aiplatform.projects.locations.models.mergeVersionAliases")
 def merge_version_aliases(call: Call) -> dict:
     name = call.path["name"]
-    base = name.split("@")[0]
+    base, _, wanted = name.partition("@")
+    if not wanted:
+        raise ApiError(400, f"{name} must name a version: {name}@VERSION.")
     with _writing:
         record, number = found(call, base), version(call.state, name)["versionId"]
         _move_aliases(record, number, call.body["versionAliases"])

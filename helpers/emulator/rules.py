@@ -34,6 +34,10 @@ LOCATIONS = {
     "us-east5", "us-south1", "us-west1", "us-west2", "us-west3", "us-west4",
 }  # fmt: skip
 
+# Where the service takes serving images from [P] ModelContainerSpec.image_uri.
+REGISTRY = re.compile(r"([a-z0-9-]+-docker\.pkg\.dev|([a-z]+\.)?gcr\.io)/[^\s]+")
+MODEL = re.compile(r"projects/[^/]+/locations/[^/]+/models/[^/@]+(@[^/@]+)?")
+BUCKET_URI = re.compile(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?")
 Problems = Iterator[tuple[str, str]]
 RULES: dict[str, list[Callable[[dict, dict], Problems]]] = {}
 AIPLATFORM = "aiplatform.projects.locations."
@@ -106,9 +110,10 @@ def model(body: dict, query: dict) -> Problems:
         yield f"model.{name}", message
     if body.get("modelId") and body.get("parentModel"):
         yield "model_id", "model_id and parent_model can't both be set."
-    if body.get("modelId") and not re.fullmatch(r"[a-z0-9_-]{1,63}", body["modelId"]):
-        yield "model_id", "Up to 63 characters of [a-z0-9_-]."
-    if inner.get("artifactUri") and not inner["artifactUri"].startswith("gs://"):
+    if body.get("modelId") and not re.fullmatch(r"[a-z_][a-z0-9_-]{0,62}", body["modelId"]):
+        yield "model_id", "Up to 63 characters of [a-z0-9_-], no number or hyphen first."
+    yield from _model_name(body.get("parentModel"), "parent_model")
+    if inner.get("artifactUri") and not BUCKET_URI.fullmatch(inner["artifactUri"]):
         yield "model.artifact_uri", "Must be a Cloud Storage directory (gs://)."
     yield from _aliases(inner.get("versionAliases", []), "model.version_aliases")
     for name in ("instanceSchemaUri", "parametersSchemaUri", "predictionSchemaUri"):
@@ -162,24 +167,24 @@ def job_spec(spec: dict, where: str) -> Problems:
             yield f"{place}.replica_count", f"{replicas}; the first pool has exactly one replica."
         yield from _machine(pool.get("machineSpec", {}), f"{place}.machine_spec")
         for kind in kinds:
-            names = [variable["name"] for variable in pool[kind].get("env", [])]
-            if len(names) > 100:
-                yield f"{place}.{kind}.env", "Maximum limit is 100."
-            if len(names) != len(set(names)):
-                yield f"{place}.{kind}.env", "Names must be unique."
+            yield from _variables(pool[kind].get("env", []), f"{place}.{kind}.env")
         if len(pool.get("pythonPackageSpec", {}).get("packageUris", [])) > 100:
             yield f"{place}.python_package_spec.package_uris", "The maximum number is 100."
-    prefix = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "gs://")
-    if not prefix.startswith("gs://"):
-        yield f"{where}.base_output_directory.output_uri_prefix", "Must start with gs://."
+    prefix = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "gs://bucket")
+    if not BUCKET_URI.fullmatch(prefix):
+        yield f"{where}.base_output_directory.output_uri_prefix", "Must be a gs://BUCKET address."
+    for name in ("timeout", "maxWaitDuration"):
+        if spec.get("scheduling", {}).get(name, "").startswith("-"):
+            yield f"{where}.scheduling.{name}", "Must not be negative."
 
 
 @rule("endpoints.create")
 def endpoint(body: dict, query: dict) -> Problems:
     """[P] CreateEndpointRequest.endpoint_id."""
     chosen = query.get("endpointId", "")
-    if chosen and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", chosen):
-        yield "endpoint_id", f"{chosen!r}; expected up to 63 of [a-z0-9-], no - at the ends."
+    if chosen and not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9][0-9]{0,8}", chosen):
+        yield "endpoint_id", (f"{chosen!r}; expected up to 63 of [a-z0-9-], a letter first and no "
+                              "hyphen last, or up to 9 digits.")  # fmt: skip
     if body.get("trafficSplit"):
         yield "traffic_split", "Must be empty: the endpoint has no deployed models yet."
 
@@ -190,9 +195,12 @@ def deployment(body: dict, query: dict) -> Problems:
     deployed = body["deployedModel"]
     if "model" not in deployed:
         yield "deployed_model.model", "Required field is not set."
+    yield from _model_name(deployed.get("model"), "deployed_model.model")
     kinds = ("dedicatedResources", "automaticResources", "sharedResources")
     if sum(kind in deployed for kind in kinds) != 1:
         yield "deployed_model.prediction_resources", "Exactly one kind of resources must be set."
+    elif "dedicatedResources" not in deployed:
+        yield "deployed_model.prediction_resources", "Custom models take dedicated_resources only."
     if deployed.get("id") and not re.fullmatch(r"[0-9]{1,10}", deployed["id"]):
         yield "deployed_model.id", "Must be 1-10 characters of [0-9]."
     yield from dedicated_resources(
@@ -224,7 +232,7 @@ def batch_prediction(body: dict, query: dict) -> Problems:
     uris = [*given.get("gcsSource", {}).get("uris", [])]
     uris += [output["gcsDestination"]["outputUriPrefix"]] if "gcsDestination" in output else []
     for uri in uris:
-        if not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", uri):
+        if not BUCKET_URI.fullmatch(uri):
             yield "uri", f"{uri!r}; expected gs://BUCKET/NAME."
     yield from dedicated_resources(
         body.get("dedicatedResources"), "dedicated_resources", batch=True
@@ -243,6 +251,9 @@ def dedicated_resources(resources: dict | None, where: str, *, batch: bool = Fal
         yield f"{where}.min_replica_count", f"{low}; must be at least 1."
     elif resources.get("maxReplicaCount", low) < low:
         yield f"{where}.max_replica_count", f"Must be at least min_replica_count ({low})."
+    for i, metric in enumerate(resources.get("autoscalingMetricSpecs", [])):
+        if not 1 <= metric.get("target", 60) <= 100:
+            yield f"{where}.autoscaling_metric_specs[{i}].target", "Must be between 1 and 100."
 
 
 def traffic(split: dict[str, int], where: str) -> Problems:
@@ -272,8 +283,29 @@ def _aliases(aliases: list[str], where: str) -> Problems:
         yield where, "At most 50 aliases."
 
 
+def _model_name(name: str | None, where: str) -> Problems:
+    if name and not MODEL.fullmatch(name):
+        form = "projects/PROJECT/locations/LOCATION/models/MODEL[@VERSION]"
+        yield where, f"{name!r} is not a resource name; expected {form}."
+
+
+def _variables(variables: list[dict], where: str) -> Problems:
+    """[P] EnvVar: C identifiers, at most 100, each once."""
+    names = [variable["name"] for variable in variables]
+    if len(names) > 100:
+        yield where, "Maximum limit is 100."
+    if len(names) != len(set(names)):
+        yield where, "Names must be unique."
+    for name in names:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            yield where, f"{name!r} is not a valid C identifier."
+
+
 def _container(spec: dict, where: str) -> Problems:
     """[P] ModelContainerSpec."""
+    if spec.get("imageUri") and not REGISTRY.fullmatch(spec["imageUri"]):
+        yield f"{where}.image_uri", "Must be an image in Artifact Registry or Container Registry."
+    yield from _variables(spec.get("env", []), f"{where}.env")
     for name in ("predictRoute", "healthRoute"):
         if spec.get(name) and not spec[name].startswith("/"):
             yield f"{where}.{name}", "Must be a path that starts with /."
