@@ -90,7 +90,7 @@ BREACHES = {
     "metadata: remove 'widgets'": lambda n: n["metadata"].update(widgets={}),
     "kernelspec:": lambda n: n["metadata"]["kernelspec"].update(name="my-env"),
     "cell 3: heading:": lambda n: n["cells"][4].update(source="## Connect"),
-    "length: 16 code cells": lambda n: n["cells"].extend([code(n, 3)] * (16 - 9)),
+    "length: 25 code cells": lambda n: n["cells"].extend([code(n, 3)] * 15),
 }
 
 
