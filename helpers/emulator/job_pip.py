@@ -10,16 +10,21 @@ import subprocess
 import sys
 
 PIP = [sys.executable, "-I", "-m", "pip", "--isolated", "--disable-pip-version-check"]
+ARCHIVES = (".whl", ".tar.gz", ".zip")
+HARMLESS = {"list", "show", "freeze", "check", "inspect", "--version", "-V", "help", "--help"}
 INSTALL = [*PIP, "install", "--quiet", "--no-index", "--no-build-isolation"]
 
 
 def main(folder: str, words: list[str]) -> int:
-    if words[:1] != ["install"]:
+    if words and words[0] in HARMLESS:
         return subprocess.run([*PIP, *words]).returncode
+    if words[:1] != ["install"]:
+        print(f"pip {' '.join(words[:1])} is not available inside a local job.", file=sys.stderr)
+        return 1
     words = [word for word in words[1:] if word != "--user"]
     # --target forgets what is installed, so a dry run asks first whether that suffices.
     code = subprocess.run([*INSTALL, "--dry-run", *words]).returncode
-    files = [word for word in words if os.path.exists(word) and word.endswith((".gz", ".whl"))]
+    files = [w for w in words if os.path.isdir(w) or (os.path.isfile(w) and w.endswith(ARCHIVES))]
     if code or not files:
         return code
     return subprocess.run([*INSTALL, "--no-deps", "--target", folder, *files]).returncode

@@ -6,6 +6,7 @@ import signal
 import sys
 import tarfile
 import textwrap
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -358,3 +359,36 @@ def test_the_supervisor_needs_only_the_standard_library():
     imported = {line.split()[1] for line in source.read_text().splitlines()
                 if line.startswith(("import ", "from "))}  # fmt: skip
     assert imported <= sys.stdlib_module_names
+
+
+def test_pip_inside_a_job_takes_what_is_here_and_changes_nothing(cloud, tmp_path):
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "mine.py").write_text("print('mine runs')")
+    (package / "setup.py").write_text(
+        "from setuptools import setup\nsetup(name='mine', version='1', py_modules=['mine'],"
+        " install_requires=['numpy'])"
+    )
+    steps = [
+        "pip install --upgrade pip", f"pip3 install --user {package}", "python3 -m mine",
+        "! pip install numpy==0.0.1", "! pip uninstall --yes no-such-package", "pip --version",
+    ]  # fmt: skip
+    container = {"imageUri": "python:3.11", "command": ["sh", "-c", " && ".join(steps)]}
+    pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": container}
+    name = submit(cloud, pools=[pool])
+    assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED", lines(cloud, name)
+    assert "mine runs" in lines(cloud, name)
+    assert any("No matching distribution" in line for line in lines(cloud, name))
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.version("mine")
+
+
+def test_mounted_paths_in_commands_are_the_buckets_files(cloud):
+    (cloud.folder / "buckets" / "mounted").mkdir(parents=True, exist_ok=True)
+    shell = "echo text > /gcs/mounted/a && cat /gcs/mounted/a; echo not/gcs/mounted"
+    container = {"imageUri": "python:3.11", "command": ["sh", "-c", shell]}
+    pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": container}
+    name = submit(cloud, pools=[pool])
+    assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED", lines(cloud, name)
+    assert lines(cloud, name) == ["text", "not/gcs/mounted"]
+    assert (cloud.folder / "buckets" / "mounted" / "a").read_text() == "text\n"
