@@ -28,7 +28,8 @@ CALLER = {
 
 def email(session: Session, account: str) -> str:
     """Its address, whether it is there or not."""
-    return f"{account}@{session.project}.iam.gserviceaccount.com"
+    project = ".".join(reversed(session.project.split(":")))  # example.com:name is name.example.com
+    return f"{account}@{project}.iam.gserviceaccount.com"
 
 
 def name(session: Session, account: str) -> str:

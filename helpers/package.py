@@ -106,7 +106,7 @@ def _plain(source: str) -> tuple[str, list[str]]:
 def _files(folder: Path) -> dict[str, bytes]:
     """A script's folder without hidden files, environments, what is ignored, and credentials."""
     rules = _ignore_rules(folder)
-    files, kept_out = {}, []
+    files, kept_out, size_bytes = {}, [], 0
     for place, folders, names in os.walk(folder):
         inner = [name for name in folders if not (name.startswith(".") or name == "__pycache__")]
         inner = [name for name in inner if not Path(place, name, "pyvenv.cfg").exists()]
@@ -117,7 +117,8 @@ def _files(folder: Path) -> dict[str, bytes]:
             inside = path.is_file() and path.resolve().is_relative_to(folder)
             if not inside or _ignored(rules, name):
                 continue
-            if sum(map(len, files.values())) + path.stat().st_size > LIMIT_BYTES:
+            size_bytes += path.stat().st_size
+            if size_bytes > LIMIT_BYTES:
                 raise SettingError(
                     f"{folder} holds more than {LIMIT_BYTES / 1e6:.0f} MB; name what the job does "
                     f"not need in {IGNORE_FILES[0]}, and keep data in the bucket."

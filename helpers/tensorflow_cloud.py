@@ -92,7 +92,7 @@ def run(
     """
     if remote():
         return None
-    docker = {} if docker_config == "auto" else vars(docker_config)
+    docker = {} if docker_config in (None, "auto") else vars(docker_config)
     bucket = docker.get("image_build_bucket") or docker_image_bucket_name or last().bucket
     session = dataclasses.replace(last(), bucket=bucket.removeprefix("gs://"))
     chief, worker = _machine(chief_config), _machine(worker_config)
@@ -113,9 +113,10 @@ def run(
     print(f"Machines: {1 + int(worker_count)} × {chief['machineType']}"
           f" {chief.get('acceleratorType', '')}, at most {hours:g} machine-hours")  # fmt: skip
 
+    gpu = chief.get("acceleratorType") or (worker_count and worker.get("acceleratorType")) or None
     files["Dockerfile"] = DOCKERFILE.format(
         environment=container_image.environment_image(
-            session, accelerator=chief.get("acceleratorType"),
+            session, accelerator=gpu,
             base=docker.get("parent_image") or docker_base_image or "",
         ),
         script=script, strategy=distribution_strategy or "none",

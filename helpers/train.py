@@ -169,6 +169,7 @@ def train(
 def new_name(session: Session, name: str) -> tuple[str, str]:
     """Display name and dated folder, `gs://BUCKET/jobs/…`, of a job about to be made."""
     started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    name = name[:100]  # a display name may have 128 characters
     folder = f"{started}-{name}-{uuid.uuid4().hex[:6]}"
     return f"{name}-{started}", f"gs://{session.bucket}/jobs/{folder}"
 

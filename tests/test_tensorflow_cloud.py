@@ -11,6 +11,7 @@ import helpers
 from helpers import package, storage
 from helpers import tensorflow_cloud as tfc
 from helpers.errors import CloudError, NotebookError, NotFoundError, SettingError
+from tests.emulator.conftest import until
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """\
@@ -75,6 +76,23 @@ def test_a_script_that_raises_fails_its_job_and_stores_no_model(session, folder)
     job = helpers.find_job(session, answer["job_id"])
     with pytest.raises(helpers.errors.JobError, match="ValueError: no such column"):
         job.wait()
+    assert storage.list_uris(session, job.model_uri) == []
+
+
+def test_a_cancelled_script_stores_what_it_has(session, folder):
+    Path("train.py").write_text(
+        SCRIPT + "(folder.parent.parent / 'checkpoints').mkdir()\n"
+        "(folder.parent.parent / 'checkpoints' / 'epoch-1').write_text('weights')\n"
+        "print('ready', flush=True)\nimport time\nwhile True:\n    time.sleep(0.1)\n"
+    )
+    answer = tfc.run("train.py", distribution_strategy=None)
+    job = helpers.find_job(session, answer["job_id"])
+    until(lambda: "ready" in [entry["textPayload"] for entry in job.logs()])
+    job.cancel()
+    with pytest.raises(helpers.errors.JobError, match="cancelled"):
+        job.wait()
+    stored = f"{job.base_uri}/checkpoints/epoch-1"
+    assert storage.read_bytes(session, stored) == b"weights"
     assert storage.list_uris(session, job.model_uri) == []
 
 
