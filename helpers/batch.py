@@ -112,8 +112,13 @@ def _write(schema: dict, frames: Iterator[pd.DataFrame], key: str, path: Path) -
     with open(path, "w") as file:
         for frame in frames:
             columns = encode_columns(schema, frame)
-            for row in zip(*columns.values(), number, strict=False):
-                file.write(json.dumps(dict(zip([*columns, key], row, strict=True))) + "\n")
+            names = [json.dumps(name).replace("%", "%%") for name in [*columns, key]]
+            line = "{" + ", ".join(f"{name}: %s" for name in names) + "}\n"
+            # A column at once is far faster than a row at once; no JSON text holds a line break.
+            texts = [
+                json.dumps(v, separators=("\n", ":"))[1:-1].split("\n") for v in columns.values()
+            ]
+            file.writelines(line % row for row in zip(*texts, number, strict=False))
             indexes.append(frame.index)
     return indexes[0].append(indexes[1:])
 
@@ -183,12 +188,12 @@ def _read(schema: dict, folder: Path, index: pd.Index, uri: str) -> pd.DataFrame
     columns, missing = {n: [None] * len(index) for n in names}, np.ones(len(index), bool)
     for path in sorted(folder.glob("prediction.results-*")):
         with open(path) as file:
-            for line in file:
-                found = json.loads(line)
-                row, answer = int(found["key"]), found["prediction"]
-                for n in names:
-                    columns[n][row] = answer[n] if isinstance(answer, dict) else answer
-                missing[row] = False
+            while lines := ",".join(itertools.islice(file, CHUNK_ROWS)):
+                for found in json.loads(f"[{lines}]"):
+                    row, answer = int(found["key"]), found["prediction"]
+                    for n in names:
+                        columns[n][row] = answer[n] if isinstance(answer, dict) else answer
+                    missing[row] = False
     if missing.any():
         errors = "".join(p.read_text()[:2000] for p in sorted(folder.glob("prediction.errors*")))
         some = ", ".join(map(str, index[missing][:10])) + (", …" if missing.sum() > 10 else "")
