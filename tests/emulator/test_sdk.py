@@ -37,6 +37,7 @@ def sdk(emulator, monkeypatch):
     storage.create_bucket(emulator.session)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
     _point(emulator)
+    monkeypatch.setattr(aiplatform.initializer.global_config, "_staging_bucket", None)
     return emulator
 
 
