@@ -398,8 +398,20 @@ def _plan(run: Run) -> list[dict]:
             "grace_s": _grace_s(),
         })  # fmt: skip
     if not run.started:
-        run.say("\n".join(said))
+        ignored = ", ".join(sorted(_without_effect(run.spec)))
+        run.say("\n".join([*said, *([f"Accepted without effect: {ignored}."] if ignored else [])]))
     return specs
+
+
+def _without_effect(spec: dict) -> set[str]:
+    """What a job asks for besides that which counts here."""
+    counts = {"workerPoolSpecs", "baseOutputDirectory", "scheduling", "timeout", "replicaCount",
+              "restartJobOnWorkerRestart", "disableRetries", "machineSpec", "machineType",
+              "containerSpec", "pythonPackageSpec"}  # fmt: skip
+    asked = [spec, spec.get("scheduling", {})]
+    for pool in spec["workerPoolSpecs"]:
+        asked += [pool, pool.get("machineSpec", {})]
+    return {name for part in asked for name, value in part.items() if value} - counts
 
 
 def _environment(run: Run, replica: Replica, addresses: dict) -> dict[str, str]:

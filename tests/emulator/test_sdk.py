@@ -121,6 +121,9 @@ def test_jobs_of_every_form_run_to_their_end(sdk, name, tmp_path):
     assert printed(sdk, prebuilt) == ["args ['--epochs', '2'] colour red"]
     assert printed(sdk, custom) == ["args ['--epochs', '2'] colour blue"]
     assert printed(sdk, packaged) == ["args [] colour None"]
+    assert "Accepted without effect: acceleratorCount, acceleratorType, diskSpec." in printed(
+        sdk, packaged, "service"
+    )
     shown = packaged.to_dict()
     assert shown["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"].startswith(STAGING)
     assert shown["labels"] == {"phase": name}
