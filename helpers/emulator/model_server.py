@@ -28,7 +28,8 @@ import orjson
 BATCH_ROWS = 256  # one run of the model takes together at most about this many waiting rows
 BIG_BYTES = 64 * 1024  # larger requests run by themselves, beside the small ones
 BIG_AT_ONCE = 4
-WAITING = 2000  # requests; more are refused, not kept
+WAITING = 2000  # small requests; more are refused, not kept
+BIG_WAITING = 32
 
 
 class RequestError(Exception):
@@ -275,6 +276,7 @@ def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
 
     try:
         fast = convert_variables_to_constants_v2(function)
+        flat = fast.inference_fn.call_flat  # fast(...) formats every argument for an unseen message
         # Look-up tables can't be constants: they stay inputs, fed with what the function captured.
         tables = {inner.name: outer for outer, inner in function.graph.captures}
         names = [tensor.name.split(":")[0] for tensor in fast.inputs]
@@ -286,7 +288,7 @@ def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
             given = list(feeds)
             for place, tensor in zip(places, tensors, strict=True):
                 given[place] = tensor
-            return [answer.numpy() for answer in fast(*given)]
+            return [answer.numpy() for answer in flat(*given)]
 
         probe = [
             tf.zeros([size or 2 for size in spec.shape], spec.dtype) for spec in specs.values()
@@ -315,6 +317,7 @@ class App:
         self.route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
         self.waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self.pool = concurrent.futures.ThreadPoolExecutor(BIG_AT_ONCE)
+        self.big = 0  # large requests taken in and not answered yet
         threading.Thread(target=self._serve, daemon=True).start()
 
     async def __call__(self, scope, receive, send) -> None:
@@ -337,10 +340,12 @@ class App:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, scope, receive) -> tuple[int, bytes]:
-        body, more = b"", True
+        parts, more = [], True
         while more:
             message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
+            parts.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        body = b"".join(parts)
         match = self.route.fullmatch(scope["path"])
         if match is None:
             return 404, orjson.dumps({"error": f"Servable not found: {scope['path']}"})
@@ -349,10 +354,14 @@ class App:
         if scope["method"] != "POST" or match["verb"] == "/metadata":
             return 405, orjson.dumps({"error": f"{scope['method']} is not for {scope['path']}"})
         loop = asyncio.get_running_loop()
+        if self.waiting.qsize() >= WAITING or self.big >= BIG_WAITING:
+            return 503, orjson.dumps({"error": "Too many requests wait already; try again."})
         if len(body) > BIG_BYTES:
-            return 200, await loop.run_in_executor(self.pool, self._alone, body)
-        if self.waiting.qsize() >= WAITING:
-            return 503, orjson.dumps({"error": f"{WAITING} requests wait already; try again."})
+            self.big += 1
+            try:
+                return 200, await loop.run_in_executor(self.pool, self._alone, body)
+            finally:
+                self.big -= 1
         work = parse(body, self.signatures)
         work.answer = loop.create_future()
         self.waiting.put(work)
