@@ -42,7 +42,7 @@ stop: ## End the local cloud
 	@test ! -d .local-cloud -o ! -x $(BIN)/python || $(BIN)/python -m helpers.emulator stop --state .local-cloud
 
 clean: stop ## Remove what the project made: .venv, outputs, the local cloud's state, caches
-	rm -rf .venv .venv-latest outputs .local-cloud dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-latest .venv-bench outputs .local-cloud dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 lock: ## Refresh requirements.lock (needs uv)

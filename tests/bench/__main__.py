@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [train …]
+python -m tests.bench [train serve bulk]
 """
 
 import datetime
@@ -13,7 +13,11 @@ from pathlib import Path
 import psutil
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
-PARTS = {"train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)"}
+PARTS = {
+    "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
+    "serve": "One row a request",
+    "bulk": "Many rows",
+}
 
 
 def machine() -> str:

@@ -1,0 +1,104 @@
+"""Single-row requests: our model server and the proxy before it, the bare stack, and rivals."""
+
+import contextlib
+import json
+import socket
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.bench import served
+
+CLIENTS, SECONDS, ROUNDS = (1, 8, 32), 2, 3
+NOTE = """Requests a second with 1, 8 and 32 clients on kept connections, one row each; medians of
+three rounds, the servers taking turns; the load generator shares the two cores. `no-op` reads the
+request and answers a constant on the same stack (uvicorn, uvloop, httptools). In-process calls are
+the model's own frozen function, one row a call, without any server."""
+
+
+def rows() -> list[dict]:
+    """One row a server: requests/s by clients, latency with one client, ratio to no-op at 32."""
+    body = json.dumps({"instances": served.instances(1)})
+    with served.cloud() as (session, endpoint, _, folder), contextlib.ExitStack() as stack:
+        path = "/v1/models/model:predict"
+        ways = {}
+        kinds = {
+            "no-op on the same stack": "noop", "ours": "ours", "FastAPI + pydantic": "fastapi",
+            "KServe": "kserve",
+        }  # fmt: skip
+        for name, kind in kinds.items():
+            port = _free_port()
+            stack.enter_context(served.server(kind, port, folder))
+            ways[name] = {"port": port, "path": path, "host": "127.0.0.1", "token": "-"}
+        address = endpoint.url.removeprefix("http://")
+        ways["ours behind the local cloud's endpoint"] = {
+            "port": int(address.split(":")[1].split("/")[0]), "host": endpoint.host,
+            "path": f"/{address.partition('/')[2]}:rawPredict", "token": session.credentials.token,
+        }  # fmt: skip
+        measured = {(name, n): [] for name in ways for n in CLIENTS}
+        for _ in range(ROUNDS):
+            for n in CLIENTS:
+                for name, way in ways.items():
+                    asked = way | {"body": body, "clients": n, "seconds": SECONDS}
+                    measured[name, n].append(_load(asked))
+        alone = _in_process(folder)
+    limit = _middle(measured["no-op on the same stack", 32], "per_s")
+    lines = []
+    for name in ways:
+        line = {"server": name}
+        line |= {f"{n} clients/s": round(_middle(measured[name, n], "per_s")) for n in CLIENTS}
+        line["p50 ms"] = round(_middle(measured[name, 1], "p50_ms"), 2)
+        line["p99 ms"] = round(_middle(measured[name, 1], "p99_ms"), 2)
+        line["of no-op at 32"] = round(_middle(measured[name, 32], "per_s") / limit, 2)
+        lines.append(line)
+    empty = dict.fromkeys(lines[0], "")
+    lines.append(empty | {"server": "in-process calls, no server", "1 clients/s": round(alone)})
+    return lines
+
+
+def _middle(runs: list[dict], key: str) -> float:
+    return statistics.median(run[key] for run in runs)
+
+
+def _load(asked: dict) -> dict:
+    script = Path(__file__).with_name("load.py")
+    done = subprocess.run(
+        [sys.executable, script],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = json.loads(done.stdout)
+    if measured["failed"]:
+        raise RuntimeError(f"{measured['failed']} requests failed: {asked['path']}")
+    return measured
+
+
+def _in_process(folder: Path) -> float:
+    """Calls a second of the frozen function, in a process of its own."""
+    code = f"""
+import time, sys
+from pathlib import Path
+from helpers.emulator.model_server import load
+_, signatures = load(Path({str(folder.parent)!r}))
+import tensorflow as tf
+one = signatures["serving_default"]
+tensors = [tf.constant([1.0])] * len(one.inputs)
+for _ in range(200): one.call(tensors)
+start, n = time.perf_counter(), 0
+while time.perf_counter() < start + 3:
+    one.call(tensors); n += 1
+print(n / 3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=served.ROOT
+    )
+    return float(done.stdout.split()[-1])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
