@@ -1,6 +1,7 @@
 """Every aiplatform call our helpers send, and every answer to it, fits the official types."""
 
 import json
+import re
 import uuid
 from urllib.parse import urlsplit
 
@@ -73,6 +74,21 @@ def answer_as_proto(method_id: str, answer: dict):
     return json_format.ParseDict(answer, message, ignore_unknown_fields=False)
 
 
+def unknown_names(document: dict, schema: dict, value, where: str = "") -> list[str]:
+    """Fields of an answer that its service's discovery document does not have."""
+    schema = document["schemas"][schema["$ref"]] if "$ref" in schema else schema
+    if isinstance(value, list):
+        parts = [(schema.get("items", {}), item, where) for item in value]
+    elif isinstance(value, dict) and ("properties" in schema or "additionalProperties" in schema):
+        known, free = schema.get("properties", {}), schema.get("additionalProperties")
+        parts = [(known.get(k, free), v, f"{where}.{k}") for k, v in value.items()]
+    else:
+        return []
+    unknown = [place for part, _, place in parts if part is None]
+    inner = [unknown_names(document, *part) for part in parts if part[0] is not None]
+    return sum(inner, unknown)
+
+
 @pytest.fixture
 def sent(monkeypatch):
     """(HTTP method, path, query, body, answer) of every call that succeeded."""
@@ -105,10 +121,15 @@ def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path)
     helpers.find_job(session, job.number).cancel()
     helpers.cleanup(session, name=name)
 
-    seen = set()
+    seen, services = set(), set()
     for method, place, query, body, answer in sent:
-        found = discovery.find(method, place)
-        if not found or not found[0].id.startswith("aiplatform."):
+        found = discovery.find(method, re.sub(r"^(resumable/)?upload/", "", place))
+        raw = "alt=media" in query or found[0].id.endswith("rawPredict")
+        if answer.startswith(b"{") and not raw:
+            document, schema = found[0].document, found[0].about["response"]
+            assert unknown_names(document, schema, json.loads(answer)) == []
+            services.add(document["name"])
+        if not found[0].id.startswith("aiplatform."):
             continue
         *_, collection, verb = found[0].id.split(".")
         seen.add(f"{collection}.{verb}")
@@ -116,6 +137,7 @@ def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path)
             if collection != "operations":
                 assert as_proto(method, place, query, json.loads(body) if body else {})
             answer_as_proto(found[0].id, json.loads(answer))
+    assert services >= {"aiplatform", "storage", "logging", "cloudbuild", "artifactregistry"}
     assert seen >= {
         "customJobs.create", "customJobs.get", "customJobs.cancel", "models.upload", "models.list",
         "models.listVersions", "endpoints.create", "endpoints.deployModel", "endpoints.patch",
