@@ -218,18 +218,19 @@ async def _job(run: Run) -> dict:
     cloud, job = run.cloud, run.cloud.state.get(run.name)
     output = _output(cloud, job)
     if "_done" not in job:
-        files = batch_rows.find(cloud, job)
         if "_files" not in job:
+            files = batch_rows.find(cloud, job)
             total = batch_rows.count(files, job)
             job = run.write(_files=files, _total=total)
             machine = job["dedicatedResources"]["machineSpec"]["machineType"]
             said = f"{machine} is not emulated; one server on this machine scores {total} rows."
             logs.write(cloud, "ml_job", run.folder.name, [said])
-        elif files != job["_files"]:
+        elif not batch_rows.unchanged(job["_files"]):
             raise ApiError(400, "The input files were changed while the job was interrupted.")
         name = f"{job['model'].split('@')[0]}@{job['modelVersionId']}"
         run.server = ModelServer(cloud, run.name, "0", registry.version(cloud.state, name))
         try:
+            run.check()
             await run.ready()
             job = run.write(state="JOB_STATE_RUNNING", startTime=job.get("startTime") or now())
             await batch_rows.score(job, run.folder, run.post, run.note)

@@ -47,8 +47,21 @@ def find(cloud: Cloud, job: dict) -> list[list]:
         found = [path for path in sorted(chosen) if path.is_file()]
         if not found:
             raise ApiError(404, f"There are no files at {uri}.")
-        files += [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in found]
+        files += map(_print, found)
     return files
+
+
+def unchanged(files: list[list]) -> bool:
+    """Whether input files are what they were when they were found."""
+    try:
+        return all(_print(Path(file[0])) == file for file in files)
+    except OSError:
+        return False
+
+
+def _print(path: Path) -> list:
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
 def count(files: list[list], job: dict) -> int:
