@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import importlib
-import importlib.util
 import logging
 import time
 
@@ -32,8 +31,7 @@ class App:
     def __init__(self, cloud: Cloud):
         self.cloud, self.last_call_s = cloud, time.monotonic()
         for name in SERVICES:
-            if importlib.util.find_spec(f"helpers.emulator.{name}"):  # until all of them are there
-                importlib.import_module(f"helpers.emulator.{name}")
+            importlib.import_module(f"helpers.emulator.{name}")
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
