@@ -6,6 +6,8 @@ import uuid
 
 import pandas as pd
 import pytest
+from google.cloud.aiplatform_v1 import types
+from google.protobuf import json_format
 
 import helpers
 from helpers import storage
@@ -49,6 +51,8 @@ def test_a_frame_keeps_its_order_and_index(session, model, trained, capsys):
     found = helpers.batch_predict(session, model, frame, batch_size=7, **given)
     same(found, answers(trained).set_index(frame.index))
     (job,) = jobs_of(session, model)
+    fitting = types.BatchPredictionJob.pb()()  # strict in every name and type
+    json_format.ParseDict(job, fitting, ignore_unknown_fields=False)
     assert job["modelVersionId"] == model.version
     machines = {"machineSpec": {"machineType": "n1-standard-4"}, "startingReplicaCount": 2}
     assert job["dedicatedResources"] == machines
