@@ -1,0 +1,116 @@
+"""Google mode to the letter: the requests of a whole road, as they would leave for Google's hosts.
+
+Nothing is set but CLOUD, PROJECT and BUCKET; the transport alone is led to a local cloud. What is
+sent is compared with tests/google_wire.txt, so that a change shows in a diff:
+
+    UPDATE_WIRE=1 python -m pytest tests/test_google.py
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import httplib2
+import numpy as np
+import pandas as pd
+import pytest
+from google.oauth2.credentials import Credentials
+
+import helpers
+from helpers import storage
+from helpers.errors import NotFoundError
+from tests.emulator.conftest import start
+from tests.test_train import SMALL, notebook
+
+WIRE = Path(__file__).with_name("google_wire.txt")
+PROJECT = "wire-project"
+CHANGING = {  # what differs from run to run
+    r"\d{8}-\d{6}": "DATE",
+    r"generation=\d+": "generation=NUMBER",
+    r"\d{4}-\d\d-\d\dT[\d:.%A]+Z?": "TIME",
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}": "ID",
+    r"(?<=[:/-])[0-9a-f]{16}\b": "HASH",
+    r"(?<=-)[0-9a-f]{6}\b": "HEX",
+    r"(customJobs|operations|job_id=\W{1,3})/?\d{6,}": r"\1/NUMBER",
+    r"(?<=deployedModelId\": \")\d+|(?<=\"id\": \")\d+": "NUMBER",
+}
+
+
+@pytest.fixture
+def wire(tmp_path, monkeypatch):
+    """Leads calls to Google's hosts to a local cloud; gives the list of what was sent."""
+    cloud, sent = start(tmp_path / "state"), []
+    request = httplib2.Http.request
+
+    def led(self, uri, method="GET", body=None, headers=None, **more):
+        parts = urlsplit(uri)
+        if parts.hostname == "127.0.0.1":
+            return request(self, uri, method, body, headers, **more)
+        assert parts.scheme == "https"
+        assert re.fullmatch(r".*\.(googleapis\.com|prediction\.vertexai\.goog)", parts.hostname)
+        sent.append((method, parts.hostname, unquote(parts.path + "?" + parts.query), body))
+        headers = {k: v for k, v in (headers or {}).items() if k.lower() != "host"}
+        if parts.hostname.endswith(".goog"):
+            headers["host"] = parts.hostname
+        address = f"{cloud.url}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+        return request(self, address, method, body, headers, **more)
+
+    monkeypatch.setattr(httplib2.Http, "request", led)
+    monkeypatch.setattr("google.auth.default", lambda **_: (Credentials(token=cloud.token), None))
+    yield sent
+    cloud.stop()
+
+
+def written(sent: list[tuple]) -> list[str]:
+    """One line a request, first seen first; what is only asked again stands once."""
+    lines = {}
+    for method, host, path, body in sent:
+        if "/operations/" in path or "timestamp>=" in str(body):
+            continue  # how often is a matter of speed
+        if not path.startswith("/upload/") and body:
+            body = json.dumps(json.loads(body), sort_keys=True)
+        elif body is not None:
+            body = "<content>"
+        line = f"{method} {host} {path.rstrip('?')} {body or ''}".rstrip()
+        for pattern, word in CHANGING.items():
+            line = re.sub(pattern, word, line)
+        lines[re.sub(r'"b64": "[^"]+"', '"b64": "…"', line)] = None
+    return list(lines)
+
+
+def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_path, capsys):
+    session = helpers.connect("google", project=PROJECT, bucket=f"{PROJECT}-bucket")
+    assert (session.endpoint, session.location) == ("", "us-central1")
+    helpers.setup(session, apply=True)
+    job = helpers.train(session, str(notebook(tmp_path, "small.ipynb", SMALL)))
+    assert job.state == "SUCCEEDED"
+    versions = []
+    for number in (1, 2):
+        uri = f"gs://{session.bucket}/made/{number}/model"
+        storage.upload_folder(session, trained / "model", uri)
+        versions.append(helpers.register(session, uri, name="prices", aliases=["candidate"]))
+    endpoint = helpers.deploy(session, versions[0])
+    assert endpoint.url.startswith("https://prices.us-central1-")
+    endpoint = helpers.deploy(session, versions[1], traffic_percent=10)
+    assert endpoint.traffic == {"1": 90, "2": 10}
+    assert helpers.promote(session, versions[1]).traffic == {"1": 0, "2": 100}
+    assert helpers.roll_back(session, name="prices").traffic == {"1": 100, "2": 0}
+    rows = pd.DataFrame({"size": [20.0, None], "kind": ["a", "b"]})
+    assert np.isfinite(helpers.predict(endpoint, rows)["price"]).all()
+    assert len(helpers.predict_json(PROJECT, "prices", {"size": 20.0, "kind": "a"}, "v1")) == 1
+    bill = helpers.costs(session)
+    assert set(bill["what"]) == {"endpoint", "bucket"}
+    assert bill["price"].str.startswith("look up: https://").all()
+    helpers.cleanup(session, name="prices")
+    assert set(helpers.costs(session)["what"]) == {"bucket"}
+    with pytest.raises(NotFoundError):
+        helpers.find_endpoint(session, "prices")
+    assert "Nothing that bills by the hour is left." in capsys.readouterr().out
+
+    lines = written(wire)
+    if os.environ.get("UPDATE_WIRE"):
+        WIRE.write_text("\n".join(lines) + "\n")
+    assert sorted(lines) == sorted(WIRE.read_text().splitlines())
+    assert not [line for line in lines if "Bearer" in line or "127.0.0.1" in line]
