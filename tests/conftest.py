@@ -35,6 +35,16 @@ def session(local_cloud_folder):
     return helpers.connect("local")
 
 
+@pytest.fixture
+def empty_cloud(tmp_path, monkeypatch):
+    """An empty local cloud for one test; what the test starts finds it by the environment."""
+    folder = tmp_path / "cloud"
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(folder))
+    yield folder
+    command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
     """The models of tests/trained.py, made once for all workers."""

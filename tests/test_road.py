@@ -17,15 +17,6 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 
 
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """An empty local cloud for one test; notebooks' kernels find it by the environment."""
-    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "cloud"))
-    yield tmp_path / "cloud"
-    stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(tmp_path / "cloud")]
-    subprocess.run(stop, check=True, capture_output=True, timeout=60)
-
-
 def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     source, made = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
     return papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
@@ -50,7 +41,7 @@ def shops() -> pd.DataFrame:
     return frame
 
 
-def test_an_own_file_with_texts_and_gaps(cloud, tmp_path):
+def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     """02 to 04 with parameters only; rows of one's own stay out of every report."""
     shops().to_csv(tmp_path / "shops.csv", index=False)
     own = {"DATA": "shops.csv", "MODEL_NAME": "takings"}
@@ -74,7 +65,7 @@ def test_an_own_file_with_texts_and_gaps(cloud, tmp_path):
     assert helpers.costs(session)["what"].tolist() == ["bucket"]
 
 
-def test_classes(cloud, tmp_path):
+def test_classes(empty_cloud, tmp_path):
     """Many classes through 04 on an empty local cloud, which makes what is missing."""
     said = shown(run("04_predict", tmp_path, DATA="wine", MODEL_NAME="cultivar"))
     assert 'No model "cultivar" yet: training one' in said
@@ -82,7 +73,7 @@ def test_classes(cloud, tmp_path):
     assert "The endpoint answers as the trained model did." in said
 
 
-def test_the_whole_road_in_one_kernel(cloud, tmp_path):
+def test_the_whole_road_in_one_kernel(empty_cloud, tmp_path):
     shops().drop(columns="takings").to_csv(tmp_path / "towns.csv", index=False)
     own = {"DATA": "towns.csv", "TARGET": "town", "MODEL_NAME": "town", "EPOCHS": 1}
     said = shown(run("quickstart", tmp_path, OUTPUT_DIR="out", **own))
@@ -91,7 +82,7 @@ def test_the_whole_road_in_one_kernel(cloud, tmp_path):
     assert "Nothing that bills by the hour is left." in said
 
 
-def test_setup_has_nothing_to_do_on_the_local_cloud(cloud, tmp_path):
+def test_setup_has_nothing_to_do_on_the_local_cloud(empty_cloud, tmp_path):
     assert "nothing to do" in shown(run("00_setup", tmp_path))
 
 
@@ -106,7 +97,7 @@ def test_setup_has_nothing_to_do_on_the_local_cloud(cloud, tmp_path):
         ("03_deploy", {"CLOUD": "google"}, "needs a project"),
     ],
 )
-def test_bad_input_ends_before_anything_is_made(cloud, tmp_path, name, parameters, said):
+def test_bad_input_ends_before_anything_is_made(empty_cloud, tmp_path, name, parameters, said):
     with pytest.raises(papermill.PapermillExecutionError, match=said):
         run(name, tmp_path, **parameters)
     session = helpers.connect("local")
@@ -122,7 +113,7 @@ def test_the_prototype_is_near_the_noise(tmp_path, seed):
     assert report["metrics"]["mae"] < report["baselines"]["gradient_boosting"]["mae"]
 
 
-def test_make_run_says_what_came_of_it(cloud, tmp_path):
+def test_make_run_says_what_came_of_it(empty_cloud, tmp_path):
     """The drive itself, in a copy of the project, twice: the second builds no image."""
     project = tmp_path / "project"
     project.mkdir()

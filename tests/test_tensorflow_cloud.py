@@ -287,7 +287,7 @@ def test_the_bucket_must_be_there(session, folder):
 
 
 def test_the_migration_notebook_runs_from_the_articles_cells_to_its_prediction(
-    session, tmp_path, monkeypatch
+    empty_cloud, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
     path = ROOT / "notebooks" / "more" / "migrate_tensorflow_cloud.ipynb"
@@ -298,5 +298,6 @@ def test_the_migration_notebook_runs_from_the_articles_cells_to_its_prediction(
     assert "Earnings prediction for the proposed product: $" in texts
     assert "Explained: " in texts
     assert "Nothing that bills by the hour is left" in texts
+    session = helpers.connect("local")
     for version in ("1", "2"):
         assert helpers.find_model(session, "article_earnings", f"v{version}").version == version
