@@ -1,11 +1,15 @@
 """Prediction in bulk: as bytes or columns, in parts, in order, whatever happens on the way."""
 
+import concurrent.futures
 import importlib
+import itertools
 import json
 import os
+import random
 import threading
 from pathlib import Path
 
+import httplib2
 import numpy as np
 import pandas as pd
 import psutil
@@ -145,6 +149,63 @@ def test_a_server_that_dies_on_the_way_loses_no_row(numbers):
     done.set()
     killer.join()
     pd.testing.assert_frame_equal(scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("clients", "rows"), [(8, 5_000), pytest.param(32, 31_250, marks=pytest.mark.soak)]
+)
+def test_every_row_is_answered_once_while_versions_switch_and_calls_fail(
+    session, artifact, monkeypatch, clients, rows
+):
+    """Clients under way, traffic given back and forth, every twentieth call lost."""
+    name = f"switched-{clients}"
+    first = helpers.register(session, artifact("numbers"), name=name)
+    second = helpers.register(session, artifact("other"), name=name)
+    endpoint = helpers.deploy(session, first)
+    frames = [frame(rows).assign(size=lambda f, n=n: f["size"] + n / 7) for n in range(clients)]
+    expected = {1: [helpers.predict(endpoint, f).iloc[:, 1:].to_numpy() for f in frames]}
+    endpoint = helpers.deploy(session, second)
+    expected[2] = [helpers.predict(endpoint, f).iloc[:, 1:].to_numpy() for f in frames]
+    assert not np.allclose(expected[1][0], expected[2][0], atol=0.01)
+
+    calls, lock, request = itertools.count(1), threading.Lock(), httplib2.Http.request
+
+    def lossy(self, uri, *arguments, **more):
+        with lock:
+            lost = next(calls) % 20 == 0 and ":rawPredict" in uri
+        if lost and random.random() < 0.5:
+            raise ConnectionResetError("lost before it arrived")
+        answer = request(self, uri, *arguments, **more)
+        if lost:
+            raise ConnectionResetError("lost on the way back")
+        return answer
+
+    monkeypatch.setattr(httplib2.Http, "request", lossy)
+    monkeypatch.setattr(module, "ROWS", 500)
+    done = threading.Event()
+
+    def switch() -> None:
+        while not done.is_set():
+            helpers.roll_back(session, name=name)
+            helpers.promote(session, second)
+
+    switcher = threading.Thread(target=switch)
+    switcher.start()
+    try:
+        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+            answers = list(pool.map(lambda f: helpers.predict(endpoint, f), frames))
+    finally:
+        done.set()
+        switcher.join()
+    by = {1: 0, 2: 0}
+    for n, answer in enumerate(answers):
+        assert len(answer) == rows
+        got = answer.iloc[:, 1:].to_numpy()
+        fits = {v: np.isclose(got, expected[v][n], atol=1e-6).all(axis=1) for v in (1, 2)}
+        assert (fits[1] | fits[2]).all()
+        by = {v: by[v] + fits[v].sum() for v in (1, 2)}
+    assert min(by.values()) > 0
+    helpers.cleanup(session, name=name)
 
 
 def _is_ours(process: psutil.Process) -> bool:

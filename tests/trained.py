@@ -1,5 +1,6 @@
 """Small trained models in the folder named on the command line, as 01_prototype.ipynb leaves them:
-`model` takes a number and a text, `numbers` two numbers and answers with a class.
+`model` takes a number and a text, `numbers` two numbers and answers with a class, `other` does as
+`numbers` but with other weights.
 
 Run as a process of its own, so that a test worker need not import TensorFlow.
 """
@@ -41,8 +42,8 @@ if __name__ == "__main__":
     from helpers.model import scores
 
     folder = Path(sys.argv[1])
-    for name, made in {"numbers": numbers(), "model": table()}.items():
-        keras.utils.set_random_seed(0)
+    for name, made in {"numbers": numbers(), "other": numbers(), "model": table()}.items():
+        keras.utils.set_random_seed(len(name))
         inputs, x = helpers.encode(made)
         x = keras.layers.Dense(8, activation="relu")(x)
         model = keras.Model(inputs, helpers.decode(made, x))
