@@ -1,9 +1,11 @@
 """Write badges, clone commands and bootstrap cells from pyproject.toml, where alone they are set.
 
-python .ci/links.py           write them
-python .ci/links.py --check   exit 1 and name the files that differ
+python .ci/links.py             write them
+python .ci/links.py --check     exit 1 and name the files that differ
+python .ci/links.py --release   the same, and refuse an address that is a placeholder
 """
 
+import posixpath
 import re
 import sys
 import tomllib
@@ -12,6 +14,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
+PLACEHOLDER = "OWNER"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 # Three things in as few lines as they take, before TensorFlow loads: in Colab install this very
 # release; let a plain checkout be found from its notebooks folder; refuse another `helpers`.
@@ -48,6 +51,25 @@ def colab(about: dict[str, str], path: str) -> str:
     return f"https://colab.research.google.com/github/{owner}/blob/{about['tag']}/{path}"
 
 
+def github(about: dict[str, str], path: str) -> str:
+    """The page of a file of the repository, at its tag."""
+    return f"{about['repository']}/blob/{about['tag']}/{path}"
+
+
+def places(address: str, about: dict[str, str]) -> list[str]:
+    """The file of this repository that an address opens, if it is one: [path] or []."""
+    starts = (colab(about, ""), github(about, ""))
+    return [address.removeprefix(start) for start in starts if address.startswith(start)]
+
+
+def _absolute(target: str, folder: str, about: dict[str, str]) -> str:
+    """The address of a link: relative ones by the badge's rule, notebooks in Colab."""
+    if re.match(r"https?://|#|mailto:", target):
+        return target
+    path = posixpath.normpath(posixpath.join(folder, target))
+    return (colab if path.endswith(".ipynb") else github)(about, path)
+
+
 def bootstrap(about: dict[str, str]) -> str:
     """The cell that finds or installs the package."""
     return BOOTSTRAP.format(length=len(about["name"]), **about).rstrip("\n")
@@ -66,6 +88,11 @@ def link_notebook(text: str, path: str, about: dict[str, str]) -> str:
             cell.source = re.sub(
                 r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)",
                 f"[![Open In Colab]({BADGE})]({colab(about, path)})",
+                cell.source,
+            )
+            cell.source = re.sub(
+                r"\]\(([^)\s]+)\)",
+                lambda match: f"]({_absolute(match[1], posixpath.dirname(path), about)})",
                 cell.source,
             )
         elif "bootstrap" in cell.metadata.get("tags", []):
@@ -94,19 +121,26 @@ def link_page(text: str, about: dict[str, str]) -> str:
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
     about, differing = project(root), []
-    for path in [*notebooks(root), root / "README.md"]:
+    checking = "--check" in arguments or "--release" in arguments
+    for path in [*notebooks(root), root / "README.md", *sorted(root.glob("docs/*.md"))]:
         name, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
         wanted = (
             link_page(text, about) if path.suffix == ".md" else link_notebook(text, name, about)
         )
         if wanted != text:
             differing.append(name)
-            if "--check" not in arguments:
+            if not checking:
                 path.write_text(wanted, encoding="utf-8")
-    verb = "differs from pyproject.toml; run `make links`" if "--check" in arguments else "written"
+    verb = "differs from pyproject.toml; run `make links`" if checking else "written"
     for name in differing:
         print(f"{name}: {verb}")
-    return int("--check" in arguments and bool(differing))
+    placeholder = "--release" in arguments and f"/{PLACEHOLDER}/" in about["repository"]
+    if placeholder:
+        print(
+            f"pyproject.toml: {about['repository']} is a placeholder; "
+            "name the repository there, then `make links notebooks`"
+        )
+    return int(placeholder or (checking and bool(differing)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forms
 import links
 
 LINES, WIDTH, CELLS, GENERATED_CELLS = 12, 88, 15, 20
@@ -57,6 +58,7 @@ def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
         for breach in _check_code(cell, text, path.name):
             yield f"cell {number}: {breach}"
     yield from _check_headings(cells)
+    yield from _check_links(path, prose, root)
 
 
 def check_package(package: Path) -> Iterator[str]:
@@ -79,11 +81,11 @@ def _check_badge(path: Path, prose: str, root: Path) -> Iterator[str]:
 
 
 def _check_parameters(name: str, code: list) -> Iterator[str]:
-    forms = [(cell, text) for cell, text in code if "parameters" in _tags(cell)]
-    if len(forms) != 1:
-        yield f"parameters: {len(forms)} cells are tagged so; exactly one"
+    cells = [(cell, text) for cell, text in code if "parameters" in _tags(cell)]
+    if len(cells) != 1:
+        yield f"parameters: {len(cells)} cells are tagged so; exactly one"
         return
-    cell, text = forms[0]
+    cell, text = cells[0]
     if cell["metadata"].get("cellView") != "form":
         yield 'parameters: set "cellView": "form" in the cell\'s metadata'
     first, *lines = text.splitlines()
@@ -91,12 +93,9 @@ def _check_parameters(name: str, code: list) -> Iterator[str]:
         yield "parameters: the first line must be `# @title Parameters`"
     found = set()
     for line in lines:
-        match = re.fullmatch(r"([A-Z][A-Z0-9_]*) = ([^=#]+)  # @param (\[.*\]|\{[^=]*\})", line)
-        try:
-            ast.literal_eval(match[2])
-            found.add(match[1])
-        except (TypeError, ValueError, SyntaxError):
-            yield f"parameters: `{line}`; write `NAME = literal  # @param {{…}}` in one line"
+        found.add(line.split(" = ")[0])
+        if breach := forms.breach(line):
+            yield f"parameters: `{line}`; {breach}"
     for missing in sorted(NAMES.get(name, set()) - found):
         yield f"parameters: {missing} is missing"
 
@@ -109,6 +108,8 @@ def _check_code(cell: dict, text: str, name: str) -> Iterator[str]:
     lines = text.splitlines()
     if len(lines) > LINES and "parameters" not in _tags(cell):
         yield f"length: {len(lines)} lines; at most {LINES}"
+    if "# @param" in text and "parameters" not in _tags(cell):
+        yield "form: only the parameters cell has one"
     yield from (f"width: `{line[:40]}…` is over {WIDTH}" for line in lines if len(line) > WIDTH)
     try:
         tree = ast.parse(text)
@@ -126,14 +127,30 @@ def _check_code(cell: dict, text: str, name: str) -> Iterator[str]:
 def _check_headings(cells: list) -> Iterator[str]:
     """Every code cell stands below a heading that has a sentence, or below such a cell."""
     number, under = 0, False
+    level = 0
     for cell, text in cells:
         if cell["cell_type"] == "markdown":
+            for marks, title in re.findall(r"^(#+) (.*)", text, re.MULTILINE):
+                if len(marks) > level + 1:
+                    yield f"heading: `{title}` skips a level; use {'#' * (level + 1)}"
+                level = len(marks)
             said = re.sub(r"^#.*$", "", text, flags=re.MULTILINE).strip()
             under = bool(said) and (under or bool(re.search(r"^#+ ", text, re.MULTILINE)))
         else:
             number += 1
             if not under:
                 yield f"cell {number}: heading: put a heading and a sentence above it"
+
+
+def _check_links(path: Path, prose: str, root: Path) -> Iterator[str]:
+    """A relative link opens nowhere in Colab; a link into this repository must meet a file."""
+    about = links.project(root)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not re.match(r"https?://|#|mailto:", target):
+            yield f"links: `{target}` is relative, which Colab can't open; run `make links`"
+        for place in links.places(target, about):
+            if not (root / place).exists() and path.is_relative_to(root):
+                yield f"links: there is no {place}"
 
 
 def _imports(code: str) -> set[str]:

@@ -4,6 +4,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("links", "generate_notebooks", "lint_notebooks", "road")
+SCRIPTS = ("forms", "links", "generate_notebooks", "lint_notebooks", "road")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,18 @@ BREACHES = {
     "metadata: remove 'widgets'": lambda n: n["metadata"].update(widgets={}),
     "kernelspec:": lambda n: n["metadata"]["kernelspec"].update(name="my-env"),
     "cell 3: heading:": lambda n: n["cells"][4].update(source="## Connect"),
+    "heading: `Deep` skips": lambda n: n["cells"][4].update(source="#### Deep\n\nText."),
+    "cell 3: form:": source(3, 'X = 1  # @param {type:"integer"}'),
+    "links: `03_deploy.ipynb` is relative": lambda n: n["cells"][4].update(
+        source="## Connect\n\nSee [the next](03_deploy.ipynb)."
+    ),
+    "links: there is no notebooks/gone.ipynb": lambda n: n["cells"][4].update(
+        source="".join(n["cells"][0]["source"])
+        .split("](")[2]
+        .split(")")[0]
+        .join(["## Connect\n\n[gone](", ")"])
+        .replace("02_train", "gone")
+    ),
     "length: 25 code cells": lambda n: n["cells"].extend([code(n, 3)] * 15),
 }
 
@@ -101,6 +114,54 @@ def test_every_rule_catches_its_breach(scripts, copy, rule):
     assert list(check(path, copy)) == []
     change(path, BREACHES[rule])
     assert any(rule in breach for breach in check(path, copy)), list(check(path, copy))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'A = ""  # @param {type:"string", placeholder:"a name"}',
+        'A = 1  # @param {type:"integer", min:1}',
+        'A = 1  # @param {"type":"number"}',
+        'A = -1.5  # @param {type:"slider", min:-2, max:0, step:0.5}',
+        'A = True  # @param {type:"boolean"}',
+        'A = "2026-08-01"  # @param {type:"date"}',
+        'A = (1, "a")  # @param {type:"raw"}',
+        'A = "b"  # @param ["a", "b"]',
+        'A = "other"  # @param ["a", "b"] {allow-input: true}',
+        'A = 2  # @param [1, 2] {type:"raw"}',
+        'A = True  # @param ["False", "True"] {type:"raw"}',
+    ],
+)
+def test_colabs_form_syntax_is_known(scripts, line):
+    assert scripts["forms"].breach(line) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("A = 1", "write `NAME"),
+        ("A = 1  # @param", "write `NAME"),
+        ('a = 1  # @param {type:"integer"}', "write `NAME"),
+        ('A = b  # @param {type:"integer"}', "must be literals"),
+        ('A = 1.5  # @param {type:"integer"}', "1.5 is no integer"),
+        ('A = True  # @param {type:"integer"}', "True is no integer"),
+        ('A = 1  # @param {type:"string"}', "1 is no string"),
+        ('A = 1  # @param {type:"boolean"}', "1 is no boolean"),
+        ('A = 1  # @param {type:"whole"}', "is none of"),
+        ('A = 1  # @param {type:"integer", most:3}', "no option most"),
+        ('A = 1  # @param {type:"integer" min 3}', "can't read the options"),
+        ('A = 0  # @param {type:"integer", min:1}', "outside 1 to inf"),
+        ('A = 1  # @param {type:"slider", min:0}', "needs min and max"),
+        ('A = 9  # @param {type:"slider", min:0, max:5, step:1}', "outside 0 to 5"),
+        ('A = "1.8.2026"  # @param {type:"date"}', "no date"),
+        ('A = "c"  # @param ["a", "b"]', "not among"),
+        ('A = 3  # @param [1, 2] {type:"raw"}', "not among"),
+        ('A = "a"  # @param ["a"] {type:"date"}', "a dropdown is"),
+        ('A = "a"  # @param ["a"] {min:1}', "no option min"),
+    ],
+)
+def test_what_colab_would_not_draw_is_named(scripts, line, said):
+    assert said in scripts["forms"].breach(line)
 
 
 def test_imports_where_they_may_not_be(scripts, tmp_path, capsys, copy):
@@ -151,6 +212,33 @@ def test_links_follow_pyproject(scripts, copy, capsys, old, new, named):
     assert named in (copy / "notebooks" / "03_deploy.ipynb").read_text()
     scripts["generate_notebooks"].main([], copy)
     assert links.main(["--check"], copy) == 0
+
+
+def test_a_relative_link_becomes_one_that_colab_opens(scripts, copy):
+    path = copy / "notebooks" / "more" / "migrate_tensorflow_cloud.ipynb"
+    text = "## More\n\n[a](../01_prototype.ipynb) [b](../../README.md) [c](https://example.org)"
+    change(path, lambda notebook: notebook["cells"][1].update(source=text))
+    scripts["links"].main([], copy)
+    written = path.read_text()
+    about = scripts["links"].project(copy)
+    assert f"({scripts['links'].colab(about, 'notebooks/01_prototype.ipynb')})" in written
+    assert f"({about['repository']}/blob/{about['tag']}/README.md)" in written
+    assert "(https://example.org)" in written
+
+
+def test_a_release_needs_a_real_address(scripts, copy, capsys):
+    links = scripts["links"]
+    project = copy / "pyproject.toml"
+    project.write_text(re.sub("github.com/[^/]+/", "github.com/OWNER/", project.read_text()))
+    links.main([], copy)
+    assert links.main(["--check"], copy) == 0
+    assert links.main(["--release"], copy) == 1
+    assert "is a placeholder" in capsys.readouterr().out
+    project.write_text(project.read_text().replace("OWNER", "someone"))
+    assert links.main(["--release"], copy) == 1
+    assert "README.md: differs" in capsys.readouterr().out
+    links.main([], copy)
+    assert links.main(["--release"], copy) == 0
 
 
 def test_quickstart_follows_its_sources(scripts, copy, capsys):
