@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers import storage
+from helpers import model_card, storage
 from helpers.container_image import LABELS, serving_image, serving_version
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SettingError, near
 from helpers.session import Session, console
@@ -42,6 +42,12 @@ class Model:
         """What the job that made it measured."""
         uri = self.artifact_uri.rstrip("/").rsplit("/", 1)[0] + "/metrics.json"
         return json.loads(storage.read_bytes(self.session, uri))
+
+    @property
+    def card(self) -> str:
+        """The page `register` wrote beside it (model_card.py), as Markdown."""
+        uri = self.artifact_uri.rstrip("/").rsplit("/", 1)[0] + "/card.md"
+        return storage.read_bytes(self.session, uri).decode()
 
     def _repr_html_(self) -> str:
         link = console(self.session, "model", self.resource_name.rsplit("/", 1)[-1].split("@")[0])
@@ -95,7 +101,8 @@ def register(
 ) -> Model:
     """Put a job's model into the registry as the next version of `name`.
 
-    The same model registered again gives the version that is there already.
+    Writes its model card beside it. The same model registered again gives the version that is
+    there already.
 
     Args:
         job: a finished `Job`, or the gs:// address of a model folder (with `1/` in it).
@@ -123,11 +130,13 @@ def register(
             if version.get("artifactUri") == artifact_uri:
                 return _with_aliases(session, version, name, aliases)
     image = serving_image(session)
+    description, about = model_card.write(session, artifact_uri)
     body = {
         "model": {
             "displayName": name,
             "artifactUri": artifact_uri,
-            "labels": (labels or {}) | LABELS,
+            "versionDescription": description,
+            "labels": about | (labels or {}) | LABELS,
             "versionAliases": ["default", *aliases],
             "containerSpec": _serving_container(image),
             "predictSchemata": {

@@ -103,7 +103,7 @@ BREACHES = {
         .join(["## Connect\n\n[gone](", ")"])
         .replace("02_train", "gone")
     ),
-    "length: 25 code cells": lambda n: n["cells"].extend([code(n, 3)] * 15),
+    "code cells; at most 15": lambda n: n["cells"].extend([code(n, 3)] * 15),
 }
 
 
