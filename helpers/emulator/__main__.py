@@ -54,7 +54,7 @@ def serve(folder: Path, port: int) -> int:
         app = App(Cloud(folder, state, url, identity["token"]))
         config = uvicorn.Config(
             app, access_log=False, log_level="warning", lifespan="on", timeout_graceful_shutdown=3,
-            server_header=False, timeout_keep_alive=75, backlog=1024,
+            server_header=False, proxy_headers=False, timeout_keep_alive=75, backlog=1024,
         )  # fmt: skip
         _Server(config, app, folder).run(sockets=[listener])
         state.close()

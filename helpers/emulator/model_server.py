@@ -437,7 +437,9 @@ def main() -> None:
     except Exception as error:
         sys.exit(f"The model can't be served: {type(error).__name__}: {error}")
     app = App(arguments.model_name, version, signatures, any_route=prebuilt)
+    sys.setswitchinterval(0.001)  # the model's thread waits less for the one that reads requests
     config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off",
+                            proxy_headers=False, server_header=False, date_header=False,
                             timeout_keep_alive=3600, timeout_graceful_shutdown=5)  # fmt: skip
     print(f"Serving {arguments.model_name} version {version}", flush=True)
     uvicorn.Server(config).run(sockets=[listener])
