@@ -18,9 +18,9 @@ from helpers import storage
 from helpers.container_image import LABELS
 from helpers.data import find_file
 from helpers.deploy import Model
-from helpers.errors import CloudError, JobError, NotFoundError, SettingError
+from helpers.errors import JobError, NotFoundError, SettingError
 from helpers.predict import encode_columns
-from helpers.session import RETRIED, Session, console, pause
+from helpers.session import Session, console
 from helpers.train import ENDED
 
 CHUNK_ROWS = 50_000
@@ -125,7 +125,16 @@ def _write(schema: dict, frames: Iterator[pd.DataFrame], key: str, path: Path) -
 
 def _run(session: Session, body: dict, rows: int | None) -> str:
     """Create the job and follow it to its end; the folder of its output."""
-    name = _create_once(session, body)["name"]
+    request = _jobs(session).create(parent=session.parent, body=body)
+    chosen = f'displayName="{body["displayName"]}"'  # of this call alone
+
+    def find() -> dict | None:
+        found = session.list(
+            _jobs(session), "batchPredictionJobs", parent=session.parent, filter=chosen
+        )
+        return next(iter(found), None)
+
+    name = session.create(request, find)["name"]
     number = name.rsplit("/", 1)[-1]
     print(f"Batch prediction: {console(session, 'batch', number)}")
     job = _follow(session, name, rows)
@@ -138,22 +147,6 @@ def _run(session: Session, body: dict, rows: int | None) -> str:
     if failed and rows is None:
         print(f"{failed} rows failed; see {folder}prediction.errors_stats-*")
     return folder
-
-
-def _create_once(session: Session, body: dict) -> dict:
-    """Create the job; after a lost answer, look for it before trying again."""
-    jobs = _jobs(session)
-    for attempt in itertools.count():
-        try:
-            return session.call(jobs.create(parent=session.parent, body=body))
-        except CloudError as error:
-            if error.status not in {0, *RETRIED} or attempt == 4:
-                raise
-        pause(attempt)
-        chosen = f'displayName="{body["displayName"]}"'
-        found = session.list(jobs, "batchPredictionJobs", parent=session.parent, filter=chosen)
-        if found:
-            return found[0]
 
 
 def _follow(session: Session, name: str, rows: int | None) -> dict:

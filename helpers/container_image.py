@@ -23,6 +23,7 @@ from helpers.session import Session
 REPOSITORY = "colab-to-cloud"
 LABELS = {"made-by": "colab-to-cloud"}
 DISTRIBUTION = "colab-to-cloud"
+UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 
 # The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.
 SERVING_VERSION = "2.20.0"
@@ -182,11 +183,18 @@ def _build(session: Session, image: str, source: str) -> None:
     }  # fmt: skip
     if accounts.find(session, accounts.BUILD_AS):
         body["serviceAccount"] = accounts.name(session, accounts.BUILD_AS)
-    started = session.call(builds.create(parent=session.parent, body=body))
+
+    def find() -> dict | None:
+        made = session.list(builds, "builds", parent=session.parent)
+        fine = [build for build in made if build["status"] in (*UNDER_WAY, "SUCCESS")]
+        same = (build for build in fine if build.get("images") == [image])
+        return next(({"metadata": {"build": build}} for build in same), None)
+
+    started = session.create(builds.create(parent=session.parent, body=body), find)
     build, pause_s, shown = started["metadata"]["build"], 0.1, ""
     name = f"{session.parent}/builds/{build['id']}"
     start = time.monotonic()
-    while build["status"] in ("PENDING", "QUEUED", "WORKING"):
+    while build["status"] in UNDER_WAY:
         if build["status"] != shown:
             shown = build["status"]
             clock = f"{time.monotonic() - start:.0f} s"

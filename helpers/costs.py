@@ -5,7 +5,7 @@ import datetime
 import pandas as pd
 
 from helpers import storage
-from helpers.deploy import find_endpoint
+from helpers.deploy import delete_endpoint, find_endpoint, undeploy
 from helpers.errors import NotFoundError
 from helpers.session import Session, console
 from helpers.train import ENDED
@@ -67,8 +67,8 @@ def cleanup(session: Session, *, name: str) -> None:
             body = {"deployedModelId": left.pop()}
             if left:  # only the last one may leave while it has traffic
                 body["trafficSplit"] = dict.fromkeys(left, 0) | {left[0]: 100}
-            session.wait(session.call(endpoints.undeployModel(endpoint=resource_name, body=body)))
-        session.wait(session.call(endpoints.delete(name=resource_name)))
+            undeploy(session, resource_name, body)
+        delete_endpoint(session, resource_name)
         print(f'Endpoint "{name}": {len(resource.get("deployedModels", []))} models undeployed.')
     left = costs(session)
     running = left[left["what"] != "bucket"]

@@ -149,7 +149,13 @@ def register(
         body["parentModel"] = existing["name"]
     else:
         body["modelId"] = _id(name, "_")
-    response = session.wait(session.call(models.upload(parent=session.parent, body=body)))
+    target = existing["name"] if existing else f"{session.parent}/models/{body['modelId']}"
+    response = session.wait(
+        session.create(
+            models.upload(parent=session.parent, body=body),
+            lambda: _find_uploaded(session, target, artifact_uri),
+        )
+    )
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
     return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
 
@@ -229,10 +235,13 @@ def deploy(
     }
     print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
     try:
-        session.wait(session.call(endpoints.deployModel(endpoint=resource["name"], body=body)))
+        request = endpoints.deployModel(endpoint=resource["name"], body=body)
+        session.wait(
+            session.create(request, lambda: _find_deployed(session, resource["name"], deployed_id))
+        )
     except CloudError:
         if created:
-            session.wait(session.call(endpoints.delete(name=resource["name"])))
+            delete_endpoint(session, resource["name"])
         raise
     return find_endpoint(session, name)
 
@@ -257,6 +266,28 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
     root = session.endpoint or (f"https://{host}" if host else session.root("aiplatform"))
     url = f"{root}/v1/{resource['name']}"
     return Endpoint(session, name, resource["name"], url, host, traffic, models)
+
+
+def undeploy(session: Session, endpoint: str, body: dict) -> None:
+    """Take a deployed model off an endpoint, with a body of `undeployModel`."""
+    endpoints = _api(session, "endpoints")
+
+    def find() -> dict | None:
+        deployed = session.call(endpoints.get(name=endpoint)).get("deployedModels", [])
+        if any(one["id"] == body["deployedModelId"] for one in deployed):
+            return None
+        return _under_way(session, "endpoints", endpoint) or {"done": True}
+
+    session.wait(session.create(endpoints.undeployModel(endpoint=endpoint, body=body), find))
+
+
+def delete_endpoint(session: Session, endpoint: str) -> None:
+    """Delete an endpoint on which nothing is deployed."""
+    try:
+        session.wait(session.call(_api(session, "endpoints").delete(name=endpoint)))
+    except CloudError as error:
+        if error.status != 404:  # 404: done before, its answer was lost
+            raise
 
 
 def promote(session: Session, model: Model, *, name: str = "") -> Endpoint:
@@ -388,6 +419,45 @@ def _named(session: Session, kind: str, name: str) -> dict | None:
     chosen = f'displayName="{name}"'
     found = session.list(_api(session, kind), kind, parent=session.parent, filter=chosen)
     return next(iter(found), None)
+
+
+def _under_way(session: Session, kind: str, name: str) -> dict | None:
+    """The operation on a model or endpoint that has not ended."""
+    try:
+        found = session.list(_api(session, kind).operations(), "operations", name=name)
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return None
+    return next((operation for operation in found if not operation.get("done")), None)
+
+
+def _find_uploaded(session: Session, model: str, artifact_uri: str) -> dict | None:
+    """The operation of an upload whose answer was lost, under way or done."""
+    operation = _under_way(session, "models", model)
+    if operation:
+        return operation
+    try:
+        versions = _versions(session, model)
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return None
+    for version in versions:
+        if version.get("artifactUri") == artifact_uri:
+            response = {"model": model, "modelVersionId": version["versionId"]}
+            return {"done": True, "response": response}
+    return None
+
+
+def _find_deployed(session: Session, endpoint: str, deployed_id: str) -> dict | None:
+    """The operation of a deployment whose answer was lost, under way or done."""
+    operation = _under_way(session, "endpoints", endpoint)
+    if operation:
+        return operation
+    resource = session.call(_api(session, "endpoints").get(name=endpoint))
+    there = any(one["id"] == deployed_id for one in resource.get("deployedModels", []))
+    return {"done": True} if there else None
 
 
 def _missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from helpers.deploy import Endpoint, find_endpoint, find_model
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SchemaError, near
-from helpers.session import RETRIED, last, pause
+from helpers.session import LOST, RETRIED, RETRIES, last, pause
 
 LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated, shared endpoint
 ROWS = 20_000  # in one request, at most: the wire stays busy and no answer waits long
@@ -109,12 +109,13 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
     if endpoint.host:
         headers["Host"] = endpoint.host
     method = f"aiplatform.projects.locations.endpoints.{verb}"
-    for attempt in range(4):
+    for attempt in range(RETRIES + 1):
         http = session.http()
         http.timeout = timeout_s
         try:
             answer, content = http.request(f"{endpoint.url}:{verb}", "POST", body, headers)
-        except OSError as error:
+        except LOST as error:
+            session.renew()
             failure = CloudError(
                 f"{method}: no answer from {endpoint.url} ({error}).", method=method
             )
@@ -129,7 +130,8 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
             )
             if answer.status not in RETRIED:
                 break
-        pause(attempt)
+        if attempt < RETRIES:
+            pause(attempt)
     raise failure
 
 

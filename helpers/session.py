@@ -4,7 +4,10 @@ After it, every call is the same google-api-python-client request; only the addr
 credentials in the session differ.
 """
 
+import functools
+import http.client
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -13,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from helpers.errors import CloudError, LocalCloudError, SettingError, near
 
 VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other service: v1
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
-RETRIES = 5
+RETRIES = 24  # with the pauses between them, a little more than a minute
 RETRIED = {408, 429, 500, 502, 503, 504}
 # Where a person looks, by kind of thing; {p} project, {l} region, {x} id.
 CONSOLE = {
@@ -41,7 +44,26 @@ CONSOLE = {
     "build": "https://console.cloud.google.com/cloud-build/builds;region={l}/{x}?project={p}",
     "billing": "https://console.cloud.google.com/billing?project={p}",
 }
+LOST = (OSError, httplib2.HttpLib2Error, http.client.HTTPException)  # no answer, or half of one
+NOBODY = (ConnectionRefusedError, httplib2.ServerNotFoundError)
 _last: "Session | None" = None
+
+
+class _Http(httplib2.Http):
+    """Sends a request once. httplib2 by itself sends it again, even a POST, when its connection is
+    closed without an answer, which may have been lost after the effect."""
+
+    def _conn_request(self, conn, *request):
+        if "getresponse" not in vars(conn):
+            conn.getresponse = functools.partial(_answer, conn.getresponse)
+        return super()._conn_request(conn, *request)
+
+
+def _answer(getresponse: Callable):
+    try:
+        return getresponse()
+    except http.client.BadStatusLine as error:
+        raise ConnectionResetError(f"the connection was closed: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -85,7 +107,7 @@ class Session:
     def http(self) -> google_auth_httplib2.AuthorizedHttp:
         """This thread's own connection: httplib2 must not be shared between threads."""
         if not hasattr(self._threads, "http"):
-            plain = httplib2.Http(timeout=600)
+            plain = _Http(timeout=600)
             plain.redirect_codes -= {308}  # 308 is how a resumable upload says "go on"
             self._threads.http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=plain)
         return self._threads.http
@@ -101,30 +123,66 @@ class Session:
             CloudError: the service refused, or did not answer; its own words are in the message.
         """
         again = request.method != "POST" if repeatable is None else repeatable
-        for attempt in range(RETRIES + 1 if again else 1):
+        if not again:
+            self.renew()  # a connection kept too long may be dead, and this goes out only once
+        return self.attempt(
+            lambda: request.execute(http=self.http()), request, tries=RETRIES + 1 if again else 1
+        )
+
+    def attempt(self, step: Callable[[], Any], request, *, tries: int = 0) -> Any:
+        """Run a step of a request until it meets no transient failure.
+
+        Raises:
+            CloudError: the service refused, or `tries` (default: about a minute) were used up.
+        """
+        tries = tries or RETRIES + 1
+        for attempt in range(tries):
             try:
-                return request.execute(http=self.http())
+                return step()
             except HttpError as error:
                 failure = _refusal(error, request)
                 if failure.status not in RETRIED:
                     raise failure from error
                 cause, retry_after = error, error.resp.get("retry-after", "")
-            except (OSError, httplib2.HttpLib2Error) as error:
-                self._threads.__dict__.pop("http", None)
+            except LOST as error:
+                self.renew()
                 failure = CloudError(
                     f"{request.methodId}: no answer from {self.root('')} ({error}).",
                     method=request.methodId,
                 )
                 cause, retry_after = error, ""
-            if attempt < RETRIES and again:
+                if isinstance(error, NOBODY) and attempt >= 5:
+                    break
+            if attempt < tries - 1:
                 pause(attempt, retry_after)
         raise failure from cause
+
+    def create(self, request, find: Callable[[], dict | None]) -> dict:
+        """Run a request that makes something; when its answer got lost, it is not made twice.
+
+        Args:
+            find: looks for what the request makes; asked before every further try.
+        """
+        for attempt in itertools.count():
+            try:
+                return self.call(request, repeatable=False)
+            except CloudError as error:
+                if error.status not in {0, *RETRIED} or attempt == RETRIES:
+                    raise
+            pause(attempt)
+            found = find()
+            if found is not None:
+                return found
+
+    def renew(self) -> None:
+        """Leave this thread's connection; the next call makes another."""
+        self._threads.__dict__.pop("http", None)
 
     def wait(self, operation: dict, *, api: str = "aiplatform") -> dict:
         """Wait for a long-running operation, however long it takes, and give its response."""
         operations, pause_s = self.service(api), 0.05
         # An endpoint's operations are below the endpoint, Service Usage's below nothing at all.
-        for collection in operation["name"].split("/")[::2]:
+        for collection in operation.get("name", "").split("/")[:-1:2]:
             operations = getattr(operations, collection)()
         while not operation.get("done"):
             time.sleep(pause_s)
@@ -232,9 +290,10 @@ def from_environment() -> Session:
 
 
 def pause(attempt: int, retry_after: str = "") -> None:
-    """Wait before another try: what the service asks for, else a random share of 2**attempt s."""
+    """Wait before another try: what the service asks for, else a random share of 2**attempt s,
+    at most of 6 s."""
     asked_s = float(retry_after) if retry_after.isdigit() else 0
-    time.sleep(min(asked_s or random.random() * 2**attempt, 30))
+    time.sleep(min(asked_s, 30) or random.random() * min(2**attempt, 6))
 
 
 def console(session: Session, kind: str, name: str) -> str:
@@ -332,11 +391,15 @@ def _local_cloud() -> dict:
 
 
 def _answering(folder: Path) -> dict | None:
-    try:
-        state = json.loads((folder / "emulator.json").read_text())
-        headers = {"Authorization": f"Bearer {state['token']}"}
-        url = f"{state['url']}/storage/v1/b?project=local"
-        answer, _ = httplib2.Http(timeout=5).request(url, headers=headers)
-        return state if answer.status == 200 else None
-    except (OSError, ValueError, KeyError, httplib2.HttpLib2Error):
-        return None
+    for _ in range(8):
+        try:
+            state = json.loads((folder / "emulator.json").read_text())
+            headers = {"Authorization": f"Bearer {state['token']}"}
+            url = f"{state['url']}/storage/v1/b?project=local"
+            answer, _ = httplib2.Http(timeout=5).request(url, headers=headers)
+            return state if answer.status in {200, *RETRIED} else None
+        except (FileNotFoundError, ValueError, KeyError, *NOBODY):
+            return None
+        except LOST:
+            continue  # somebody is there
+    return None

@@ -175,7 +175,9 @@ def _insert(session: Session, uri: str, media, checksum: str, size_bytes: int) -
         with progress(f"upload {Path(name).name}", size_bytes) as said:
             found = None
             while found is None:
-                status, found = request.next_chunk(http=session.http(), num_retries=5)
+                status, found = session.attempt(
+                    lambda: request.next_chunk(http=session.http()), request
+                )
                 said(status.resumable_progress if status else size_bytes)
     else:
         found = session.call(request, repeatable=True)
@@ -198,12 +200,16 @@ def _get(session: Session, uri: str, sink) -> str:
     size_bytes = int(about["size"])
     if size_bytes:
         request = objects.get_media(bucket=bucket, object=name, generation=about["generation"])
-        request.http = session.http()
         download = MediaIoBaseDownload(sink, request, chunksize=CHUNK_BYTES)
+
+        def step() -> tuple:
+            request.http = session.http()  # another one after a failure
+            return download.next_chunk()
+
         with progress(f"download {Path(name).name}", size_bytes) as said:
             done = False
             while not done:
-                status, done = download.next_chunk(num_retries=5)
+                status, done = session.attempt(step, request)
                 said(status.resumable_progress)
     return about.get("crc32c", "")
 

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from helpers import accounts, container_image, storage
 from helpers.data import find_file
-from helpers.errors import CloudError, JobError, NotFoundError, SettingError, near
+from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.notebook import check_parameters, find_notebook
-from helpers.session import RETRIED, Session, console, pause
+from helpers.session import Session, console
 
 ENDED = {
     "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED",
@@ -205,7 +205,8 @@ def submit(
         "labels": labels | container_image.LABELS,
         "jobSpec": specification,
     }
-    created = _create_once(session, body)
+    request = _jobs(session).create(parent=session.parent, body=body)
+    created = session.create(request, lambda: _find_created(session, body))
     job = Job(session, created["name"], display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
     return job
@@ -233,20 +234,13 @@ def _jobs(session: Session):
     return session.service("aiplatform").projects().locations().customJobs()
 
 
-def _create_once(session: Session, body: dict) -> dict:
-    """Create the job; after a lost answer, look for it before trying again."""
-    for attempt in range(5):
-        try:
-            return session.call(_jobs(session).create(parent=session.parent, body=body))
-        except CloudError as error:
-            if error.status not in {0, *RETRIED} or attempt == 4:
-                raise
-        pause(attempt)
-        chosen = f'displayName="{body["displayName"]}"'
-        for job in session.list(_jobs(session), "customJobs", parent=session.parent, filter=chosen):
-            if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
-                return job
-    raise AssertionError("unreachable")
+def _find_created(session: Session, body: dict) -> dict | None:
+    """The job this body made, if its answer was lost."""
+    chosen = f'displayName="{body["displayName"]}"'
+    for job in session.list(_jobs(session), "customJobs", parent=session.parent, filter=chosen):
+        if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
+            return job
+    return None
 
 
 def check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str]) -> None:

@@ -151,7 +151,7 @@ def test_a_lost_answer_makes_no_second_job(session, model, monkeypatch):
         return answer
 
     monkeypatch.setattr(Session, "call", losing)
-    monkeypatch.setattr(module, "pause", lambda attempt: None)
+    monkeypatch.setattr("helpers.session.pause", lambda *_: None)
     with pytest.raises(JobError, match="There are no files"):
         helpers.batch_predict(session, model, f"gs://{session.bucket}/none.jsonl")
     assert len(lost) == len(jobs_of(session, model)) == 1

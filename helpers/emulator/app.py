@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import importlib
 import logging
+import os
 import time
 
 import orjson
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from helpers.emulator import discovery, rules
 from helpers.emulator.calls import BUSY, ON_START, ON_STOP, STREAMED, ApiError, Call, Cloud
+from helpers.emulator.faults import Faults, drop
 
 # Importing a service registers its methods.
 SERVICES = (
@@ -30,6 +32,7 @@ class App:
 
     def __init__(self, cloud: Cloud):
         self.cloud, self.last_call_s = cloud, time.monotonic()
+        self.faults = Faults(os.environ.get("LOCAL_CLOUD_FAULTS") or "{}")
         for name in SERVICES:
             importlib.import_module(f"helpers.emulator.{name}")
 
@@ -41,19 +44,23 @@ class App:
             return
         self.last_call_s = time.monotonic()
         request = Request(scope, receive)
+        request.state.fault = ""
         try:
             response = await self.answer(request)
         except ApiError as error:
             response = _json(error.body(), error.code)
             if error.code in (429, 503):
                 response.headers["Retry-After"] = "1"
+        except ConnectionAbortedError:  # a fault that was asked for
+            drop(send)
+            return
         except ClientDisconnect:
             return
         except Exception as error:
             log.exception("%s %s", request.method, request.url.path)
             problem = ApiError(500, f"Internal error of the local cloud: {error!r}.")
             response = _json(problem.body(), 500)
-        await response(scope, receive, send)
+        await response(scope, receive, self.faults.after(request.state.fault, send))
 
     async def answer(self, request: Request) -> Response:
         self._admit(request)
@@ -79,6 +86,7 @@ class App:
         if method.id not in STREAMED:
             body = discovery.check_body(method, await _body(request))
             rules.check(method.id, values, query, body)
+        request.state.fault = await self.faults.before(method.id)
         call = Call(self.cloud, method.id, values, query, body, request)
         if asyncio.iscoroutinefunction(handler):
             result = await handler(call)
