@@ -5,6 +5,7 @@
 
 `quickstart.ipynb`: the cells tagged `quickstart` of 01 to 04, each with the heading above it; one
 parameters cell with the parameters those cells use, as the first notebook that has one sets it.
+`snippets.ipynb`: the cells tagged `template`, each with the lines it needs (see snippets.py).
 """
 
 import ast
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import links
 import nbformat
+import snippets
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -108,37 +110,47 @@ def quickstart(root: Path = links.ROOT) -> str:
                 merged.setdefault(parameter, forms[OWNER.get(parameter, name)][parameter])
     form = "\n".join(["# @title Parameters", *merged.values()])
     address = links.colab(about, "notebooks/quickstart.ipynb")
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell(HEADER.format(badge=links.BADGE, address=address)),
-            new_markdown_cell(PARAMETERS),
-            new_code_cell(form, metadata={"tags": ["parameters"], "cellView": "form"}),
-            new_code_cell(links.bootstrap(about), metadata={"tags": ["bootstrap"]}),
-            new_markdown_cell(CONNECT),
-            connect,
-            *road,
-        ],
-        metadata={
-            "colab": {"provenance": []},
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        },
-    )
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"quickstart-{number:02d}"
-    return nbformat.writes(notebook) + "\n"
+    cells = [
+        new_markdown_cell(HEADER.format(badge=links.BADGE, address=address)),
+        new_markdown_cell(PARAMETERS),
+        new_code_cell(form, metadata={"tags": ["parameters"], "cellView": "form"}),
+        new_code_cell(links.bootstrap(about), metadata={"tags": ["bootstrap"]}),
+        new_markdown_cell(CONNECT),
+        connect,
+        *road,
+    ]
+    return written(cells, "quickstart")
+
+
+def written(cells: list[NotebookNode], name: str) -> str:
+    """The JSON of a notebook with these cells."""
+    for number, cell in enumerate(cells):
+        cell.id = f"{name}-{number:02d}"
+    metadata = {
+        "colab": {"provenance": []},
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return nbformat.writes(new_notebook(cells=cells, metadata=metadata)) + "\n"
 
 
 def main(arguments: list[str], root: Path = links.ROOT) -> int:
-    path, wanted = root / "notebooks" / "quickstart.ipynb", quickstart(root)
-    same = path.is_file() and path.read_text(encoding="utf-8") == wanted
-    if "--check" not in arguments:
-        path.write_text(wanted, encoding="utf-8")
-    elif not same:
-        print(
-            "notebooks/quickstart.ipynb: differs from the cells of 01 to 04; run `make notebooks`"
-        )
-    return int("--check" in arguments and not same)
+    made = {
+        "quickstart": quickstart(root),
+        "snippets": written(snippets.cells(root, STAGES), "snippets"),
+    }
+    differing = False
+    for name, wanted in made.items():
+        path = root / "notebooks" / f"{name}.ipynb"
+        same = path.is_file() and path.read_text(encoding="utf-8") == wanted
+        if "--check" not in arguments:
+            path.write_text(wanted, encoding="utf-8")
+        elif not same:
+            differing = True
+            print(
+                f"notebooks/{name}.ipynb: differs from the cells of 01 to 04; run `make notebooks`"
+            )
+    return int(differing)
 
 
 if __name__ == "__main__":

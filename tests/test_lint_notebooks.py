@@ -249,7 +249,9 @@ def test_quickstart_follows_its_sources(scripts, copy, capsys):
         form("TRAFFIC_PERCENT = 100", "TRAFFIC_PERCENT = 50"),
     )
     assert generate.main(["--check"], copy) == 1
-    assert "quickstart.ipynb: differs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "quickstart.ipynb: differs" in said
+    assert "snippets.ipynb: differs" in said
     generate.main([], copy)
     assert generate.main(["--check"], copy) == 0
     assert "TRAFFIC_PERCENT = 50" in (copy / "notebooks" / "quickstart.ipynb").read_text()
