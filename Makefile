@@ -32,6 +32,9 @@ lint: setup ## Check code and notebooks
 	@$(BIN)/python .ci/generate_notebooks.py --check
 	@$(BIN)/python .ci/lint_notebooks.py
 
+new: setup ## Make a project from a CSV (NAME=churn DATA=path.csv TARGET=churned FOLDER=..)
+	@$(BIN)/python -m helpers.new '$(NAME)' --data '$(DATA)' --target '$(TARGET)' --folder '$(or $(FOLDER),.)'
+
 bench: setup ## Measure against the rivals; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.bench
 
@@ -60,4 +63,4 @@ links: setup ## Write badges and bootstrap cells from pyproject.toml
 notebooks: setup ## Write the generated notebooks (quickstart, snippets)
 	@$(BIN)/python .ci/generate_notebooks.py
 
-.PHONY: help setup run test lint bench soak stop clean lock test-latest links notebooks
+.PHONY: help setup run test lint new bench soak stop clean lock test-latest links notebooks
