@@ -27,7 +27,8 @@ def predict(endpoint: Endpoint, frame: pd.DataFrame, *, timeout_s: float = 60) -
 
     Args:
         endpoint: from `deploy` or `find_endpoint`.
-        frame: (n, features) raw values, one column a model input, in any order.
+        frame: (n, features) raw values, one column a model input, in any order. Numbers become
+            float32, as they did in training: integers beyond 2**24 are rounded.
         timeout_s: seconds to wait for each request.
     Returns:
         (n, outputs) in the target's own unit, same order and index as `frame`: the target's

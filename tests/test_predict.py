@@ -119,6 +119,27 @@ def test_a_value_that_is_no_number_is_named_before_anything_is_sent(numbers, val
         helpers.predict(numbers, rows)
 
 
+def test_integers_beyond_float32_are_rounded_as_in_training(numbers):
+    rows = pd.DataFrame({"size": [2**24, 2**24 + 1], "two": [0, 1]})
+    exact = rows.assign(size=np.float32(2**24), two=rows["two"].astype(float))
+    pd.testing.assert_frame_equal(helpers.predict(numbers, rows), helpers.predict(numbers, exact))
+
+
+def test_an_interrupt_sends_nothing_more(numbers, monkeypatch):
+    sent = []
+
+    def post(*_, **__):
+        sent.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "post", post)
+    monkeypatch.setattr(module, "ROWS", 100)
+    rows = frame(20_000)
+    with pytest.raises(KeyboardInterrupt):
+        helpers.predict(numbers, rows)
+    assert len(sent) < 20  # of 200 parts
+
+
 def test_a_model_that_changed_its_inputs_is_refused_not_misread(numbers):
     """The same number of columns under other names: bytes alone would not show it."""
     rows = {"rows": [{"b64": "AAAAAAAAAAA="}]}
