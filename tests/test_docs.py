@@ -1,0 +1,100 @@
+"""The pages name what is there: every message, every file, every link."""
+
+import ast
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from helpers import errors
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+KINDS = {name for name in dir(errors) if name.endswith("Error")}
+
+
+def template(node: ast.expr) -> str:
+    """A message as it is written, with … for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(template(part) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return template(node.left) + template(node.right)
+    return "…"
+
+
+def plain(message: str) -> str:
+    return " ".join(re.sub("…+", "…", message).split()).rstrip("…().:;, ")
+
+
+def messages() -> set[tuple[str, str]]:
+    """(kind, words) of every error this package makes."""
+    found = set()
+    for path in (ROOT / "helpers").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
+                words = plain(template(node.args[0]))
+                if node.func.id in KINDS and re.search("[a-z]", words):
+                    found.add((node.func.id, words))
+    return found
+
+
+def explained() -> list[tuple[str, str]]:
+    """(kind, message) of every row of the troubleshooting page."""
+    rows, kind = [], ""
+    for line in (ROOT / "docs" / "troubleshooting.md").read_text().splitlines():
+        if line.startswith("## "):
+            kind = line[3:].split(":")[0]
+        elif line.startswith("| `"):
+            rows.append((kind, line.split("`")[1]))
+            assert all(cell.strip() for cell in line.split("|")[1:-1]), line
+    return rows
+
+
+def test_every_message_is_explained_and_no_other():
+    found, rows = messages(), explained()
+    assert len(found) > 70
+    used = set()
+    for kind, words in found:
+        starts = [row for row in rows if row[0] == kind and words.startswith(plain(row[1]))]
+        assert starts, f"add a row to docs/troubleshooting.md: {kind}: {words}"
+        used.add(max(starts, key=lambda row: len(row[1])))
+    assert not set(rows) - used, "no code raises this any more: remove the row"
+    assert len(set(rows)) == len(rows)
+
+
+def test_the_layout_names_every_file():
+    tree = README.split("## Layout")[1].split("```")[1]
+    named = re.findall(r"(?m)^  (\S+)  +\S", tree.split("helpers/")[1])
+    there = {path.name for path in (ROOT / "helpers").glob("*.py")} - {"__init__.py"}
+    assert set(named) == there | {"project/"}
+    assert len(named) == len(set(named))
+    for folder in re.findall(r"(?m)^(\S+/)", tree):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_every_page_is_linked_from_the_readme():
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in README, page.name
+    for notebook in (ROOT / "notebooks").rglob("*.ipynb"):
+        assert f"/notebooks/{notebook.relative_to(ROOT / 'notebooks')})" in README
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_meet_a_file(page):
+    for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", page.read_text()):
+        if not target.startswith(("http", "mailto:")):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_picture_is_small_asks_nobody_and_has_words():
+    text = (ROOT / "docs" / "road.svg").read_text()
+    root = ElementTree.fromstring(text)
+    assert root.find("{http://www.w3.org/2000/svg}title").text
+    assert len(text) < 12_000
+    assert "<script" not in text
+    assert not re.findall(r'href="http', text)
+    assert "prefers-color-scheme" in text
