@@ -5,6 +5,7 @@ import hmac
 import importlib
 import logging
 import os
+import sqlite3
 import time
 
 import orjson
@@ -13,7 +14,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from helpers.emulator import discovery, rules
-from helpers.emulator.calls import BUSY, ON_START, ON_STOP, STREAMED, ApiError, Call, Cloud
+from helpers.emulator.calls import (
+    BUSY,
+    ON_START,
+    ON_STOP,
+    STREAMED,
+    ApiError,
+    Call,
+    Cloud,
+    read_body,
+)
 from helpers.emulator.faults import Faults, drop
 
 # Importing a service registers its methods.
@@ -56,6 +66,11 @@ class App:
             return
         except ClientDisconnect:
             return
+        except (OSError, sqlite3.OperationalError) as error:  # a full disk, above all
+            log.error("%s %s: %r", request.method, request.url.path, error)
+            reason = getattr(error, "strerror", None) or error
+            problem = ApiError(503, f"The local cloud can't store it: {reason}.")
+            response = _json(problem.body(), 503)
         except Exception as error:
             log.exception("%s %s", request.method, request.url.path)
             problem = ApiError(500, f"Internal error of the local cloud: {error!r}.")
@@ -134,15 +149,7 @@ class App:
 
 
 async def _body(request: Request) -> dict:
-    """The JSON body, refused unread when too large."""
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > BODY_BYTES:
-        raise ApiError(413, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
-    raw = bytearray()
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > BODY_BYTES:
-            raise ApiError(413, f"Request payload size exceeds the limit: {BODY_BYTES} bytes.")
+    raw = await read_body(request, BODY_BYTES)
     if not raw.strip():
         return {}
     try:

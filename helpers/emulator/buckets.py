@@ -18,13 +18,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import google_crc32c
+import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from helpers.emulator import calls
 from helpers.emulator.calls import ApiError, Call, Cloud, method, now, on_start
 from helpers.emulator.services import project_number
 
 CHUNK_BYTES = 1 << 20
+ABOUT_BYTES = 1 << 20  # metadata that opens a resumable upload
 POLICY = {"kind": "storage#policy", "version": 1, "etag": "CAE="}
 _finishing = threading.RLock()  # one object is put in place, read or removed at a time
 
@@ -266,12 +269,15 @@ def copy_object(call: Call) -> dict:
     if source is None:
         raise _missing(path["sourceBucket"], path["sourceObject"])
     part = _part(cloud, call.state.next_id())
-    shutil.copyfile(_file(cloud, path["sourceBucket"], path["sourceObject"]), part)
     about = {
         "contentType": source.get("contentType"),
         "metadata": source.get("metadata", {}),
     } | call.body
-    made = _shown(_finish(call, bucket, path["destinationObject"], part, about, call.query))
+    try:
+        shutil.copyfile(_file(cloud, path["sourceBucket"], path["sourceObject"]), part)
+        made = _shown(_finish(call, bucket, path["destinationObject"], part, about, call.query))
+    finally:
+        part.unlink(missing_ok=True)
     if call.method_id.endswith("copy"):
         return made
     size = made["size"]
@@ -303,7 +309,7 @@ async def insert_object(call: Call) -> dict | Response:
 
 
 async def _open_session(call: Call, bucket: str) -> Response:
-    about = _json(b"".join([chunk async for chunk in call.request.stream()]))
+    about = _json(await calls.read_body(call.request, ABOUT_BYTES))
     name = call.query.get("name") or about.get("name", "")
     headers = call.request.headers
     about.setdefault("contentType", headers.get("x-upload-content-type"))
@@ -404,7 +410,7 @@ def _split_multipart(part: Path, content_type: str) -> dict:
 
 def _json(raw: bytes) -> dict:
     try:
-        about = json.loads(raw) if raw.strip() else {}
+        about = orjson.loads(raw) if raw.strip() else {}
     except ValueError as error:
         raise ApiError(400, f"Invalid JSON payload received. {error}") from error
     if not isinstance(about, dict):

@@ -116,6 +116,20 @@ def on_busy(function: Callable) -> Callable:
     return function
 
 
+async def read_body(request: Request, limit_bytes: int, code: int = 413) -> bytes:
+    """The request's body, refused unread when it says that it is too large."""
+    refusal = ApiError(code, f"Request payload size exceeds the limit: {limit_bytes} bytes.")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > limit_bytes:
+        raise refusal
+    raw = bytearray()
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > limit_bytes:
+            raise refusal
+    return bytes(raw)
+
+
 def now() -> str:
     """This moment as RFC 3339 with microseconds."""
     moment = datetime.datetime.now(datetime.UTC)

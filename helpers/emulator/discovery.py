@@ -108,7 +108,12 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
     }
     known |= method.document["parameters"]
     values: dict[str, Any] = {}
-    for name, text in parse_qsl(raw.replace("$alt=json;", "$alt=json%3B"), keep_blank_values=True):
+    raw = raw.replace("$alt=json;", "$alt=json%3B")
+    try:
+        pairs = parse_qsl(raw, keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise ApiError(400, f"The query can't be read: {error}.") from error
+    for name, text in pairs:
         about = known.get(name) or known.get(_camel(name))
         if about is None:
             if name in COMMON_QUERY:

@@ -26,6 +26,7 @@ from helpers.emulator.calls import (
     on_stop,
     page,
     patch,
+    read_body,
 )  # fmt: skip
 from helpers.emulator.services import project_number
 from helpers.emulator.serving import Answer, ModelServer
@@ -382,9 +383,4 @@ async def _body(call: Call) -> bytes:
         )
     if not route.host and host.endswith(".prediction.vertexai.goog"):
         raise ApiError(404, f"The Endpoint is not a dedicated one: {call.path['endpoint']}.")
-    limit, body = LIMIT_BYTES[bool(route.host)], b""
-    async for chunk in call.request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise ApiError(400, f"Request payload size exceeds the limit: {limit} bytes.")
-    return body
+    return await read_body(call.request, LIMIT_BYTES[bool(route.host)], 400)

@@ -140,7 +140,9 @@ def get_policy(call: Call) -> dict:
         "iam.projects.serviceAccounts.setIamPolicy",
         "artifactregistry.projects.locations.repositories.setIamPolicy")  # fmt: skip
 def set_policy(call: Call) -> dict:
-    name, policy = f"policy/{_holder(call)}", call.body["policy"]
+    name, policy = f"policy/{_holder(call)}", call.body.get("policy")
+    if policy is None:
+        raise ApiError(400, "Request contains an invalid argument: policy is not set.")
     kept = call.state.get(name) or {"etag": "BwAAAA=="}
     if policy.get("etag", kept["etag"]) != kept["etag"]:
         message = "There were concurrent policy changes. Please retry the whole read-modify-write."
