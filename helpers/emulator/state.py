@@ -27,6 +27,8 @@ class State:
                     f"{found}, this one reads {VERSION}). Upgrade, or name another folder in "
                     "LOCAL_CLOUD_DIR."
                 )
+            if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":  # before any write
+                raise sqlite3.DatabaseError("damaged")
             # A killed process loses nothing in WAL mode; a power cut could lose the last writes.
             self._db.executescript(
                 f"""PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
@@ -37,8 +39,6 @@ class State:
                 INSERT INTO counter SELECT 1000000 WHERE NOT EXISTS (SELECT 1 FROM counter);
                 PRAGMA user_version={VERSION};"""
             )
-            if self._db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("damaged")
         except sqlite3.Error as error:
             raise StateError(
                 f"The local cloud can't use {path} ({error}). Nothing was changed; move the file "
