@@ -20,11 +20,11 @@ from helpers.errors import HelpersError, NotFoundError, SettingError
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates" if (HERE / "templates").is_dir() else HERE.parent / "notebooks"
 NAMES = ("01_prototype.ipynb", "02_train.ipynb", "03_deploy.ipynb", "04_predict.ipynb")
-FILES = {name: name for name in ("Makefile", "README.md", "run.py")}
-FILES["notebooks.yml"] = ".github/workflows/notebooks.yml"
+FILES = {name: name for name in ("Makefile", "README.md", "requirements.txt", "run.py")}
+FILES |= {"notebooks.yml": ".github/workflows/notebooks.yml"}
+FILES |= {"project.toml": "pyproject.toml", "gitignore": ".gitignore"}
 SAMPLE_BYTES, COPIED_BYTES = 8_000_000, 50_000_000
 SHOWN, MANY = 20, 500
-DISTRIBUTION = "colab-to-cloud"
 
 
 def new(name: str, source: str, target: str, *, folder: str | Path = ".") -> Path:
@@ -49,11 +49,11 @@ def new(name: str, source: str, target: str, *, folder: str | Path = ".") -> Pat
     if not target:
         raise SettingError('TARGET="" is no column; name the one to predict.')
     table = _look(path, target)
-    shown = data.describe(table)
-    print(f"{table.target}: {table.task} from {len(table.features):,} columns")
-    print(shown if len(shown) <= SHOWN else f"{shown.head(SHOWN)}\n… {len(shown) - SHOWN:,} more")
-    if len(table.features) > MANY:
-        print(f"{len(table.features):,} columns train slowly: delete those that can't matter.")
+    shown, columns = data.describe(table), len(table.features)
+    print(f"{table.target}: {table.task} from {columns:,} columns")
+    print(shown if columns < SHOWN else f"{shown.head(SHOWN)}\n… {columns + 1 - SHOWN:,} more")
+    if columns > MANY:
+        print(f"{columns:,} columns train slowly: delete those that can't matter.")
 
     made.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=made.parent) as beside:
@@ -70,20 +70,15 @@ def new(name: str, source: str, target: str, *, folder: str | Path = ".") -> Pat
         for notebook in NAMES:
             text = _set(nbformat.read(TEMPLATES / notebook, as_version=4), values)
             (part / "notebooks" / notebook).write_text(text, encoding="utf-8")
-        version = metadata.version(DISTRIBUTION)
-        address = metadata.metadata(DISTRIBUTION)["Project-URL"].partition(", ")[2]
-        pin = f"{DISTRIBUTION}[local,tensorflow] @ git+{address}@v{version}\n"
-        about = values | {"name": name, "release": f"{DISTRIBUTION} {version}"}
+        ours = metadata.metadata("colab-to-cloud")
+        about = values | {"name": name, "distribution": ours["Name"], "version": ours["Version"]}
+        about["repository"] = ours["Project-URL"].partition(", ")[2]
         for file, place in FILES.items():
             text = (HERE / "project" / file).read_text(encoding="utf-8")
             for key, value in about.items():
                 text = text.replace(f"<{key}>", value)
             (part / place).parent.mkdir(parents=True, exist_ok=True)
             (part / place).write_text(text, encoding="utf-8")
-        (part / "requirements.txt").write_text(pin)
-        (part / ".gitignore").write_text("/.venv/\n/.local-cloud/\n/outputs/\n__pycache__/\n")
-        # it marks the project's root
-        (part / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "0.1.0"\n')
         part.rename(made)
     print(f"Made {made}: change into it, then `make run`.")
     return made
@@ -119,8 +114,9 @@ def _set(notebook: nbformat.NotebookNode, values: dict[str, str]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.new")
-    for argument in ("name", "--data", "--target"):
-        parser.add_argument(argument, **({"required": True} if argument[0] == "-" else {}))
+    parser.add_argument("name")
+    parser.add_argument("--data", required=True, help="a CSV file")
+    parser.add_argument("--target", required=True, help="the column to predict")
     parser.add_argument("--folder", default=".", help="where the project's folder goes")
     asked = parser.parse_args(arguments)
     try:

@@ -85,3 +85,18 @@ def test_the_lock_names_no_host_and_no_path():
     assert "://" not in text
     assert "file:" not in text
     assert "--index" not in text
+
+
+def test_a_new_project_is_made_without_a_checkout(installed, tmp_path):
+    rows = "".join(f"{size % 9},{3 * size + 1}\n" for size in range(40))
+    (tmp_path / "rooms.csv").write_text("size,price\n" + rows)
+    command = [sys.executable, "-m", "helpers.new", "rooms", "--data", "rooms.csv"]
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [*command, "--target", "price"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "rooms").rglob("*") if path.is_file()}
+    assert {"Makefile", "run.py", "notebooks.yml", "rooms.csv", "04_predict.ipynb"} <= made
+    assert "git+https://" in (tmp_path / "rooms" / "requirements.txt").read_text()
