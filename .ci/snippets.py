@@ -102,8 +102,8 @@ def needed(before: list[NotebookNode], code: str, found: dict[str, str]) -> list
     want(_names(tree, False) - _names(tree, True))
     for node, text, number, form in reversed(statements):
         made, on = _names(node, True), _called_on(node)
-        changes = on in wanted - modules - set(found) or (on in modules and number in cells_used)
-        if made & set(found) or not (made & wanted or (on and changes)):
+        changes = on & (wanted - modules - set(found)) or (number in cells_used and on & modules)
+        if made & set(found) or not (made & wanted or changes):
             continue
         if not _imports(node):
             cells_used.add(number)
@@ -149,14 +149,15 @@ def _imports(node: ast.AST) -> bool:
     return isinstance(node, ast.Import | ast.ImportFrom)
 
 
-def _called_on(node: ast.AST) -> str:
-    """What a statement calls a method of, and so may change: `model.compile(…)` → "model"."""
-    call = getattr(node, "value", None)
-    root = getattr(call, "func", None)
+def _called_on(node: ast.AST) -> set[str]:
+    """What a statement calls a method of, and so may change: `model.compile(…)` → {"model"}."""
+    if isinstance(node, ast.With):
+        return set().union(*map(_called_on, node.body))
+    root = getattr(getattr(node, "value", None), "func", None)
     if not isinstance(node, ast.Expr | ast.Assign) or not isinstance(root, ast.Attribute):
-        return ""
+        return set()
     if isinstance(node, ast.Assign) and not isinstance(root.value, ast.Name):
-        return ""
+        return set()
     while isinstance(root, ast.Attribute):
         root = root.value
-    return root.id if isinstance(root, ast.Name) else ""
+    return {root.id} if isinstance(root, ast.Name) else set()

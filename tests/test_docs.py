@@ -62,7 +62,8 @@ def test_every_message_is_explained_and_no_other():
         starts = [row for row in rows if row[0] == kind and words.startswith(plain(row[1]))]
         assert starts, f"add a row to docs/troubleshooting.md: {kind}: {words}"
         used.add(max(starts, key=lambda row: len(row[1])))
-    assert not set(rows) - used, "no code raises this any more: remove the row"
+    stale = set(rows) - used
+    assert not stale, f"no code raises this any more, remove the row: {stale}"
     assert len(set(rows)) == len(rows)
 
 
