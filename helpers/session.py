@@ -54,14 +54,16 @@ class _Http(httplib2.Http):
     closed without an answer, which may have been lost after the effect."""
 
     def _conn_request(self, conn, *request):
-        if "getresponse" not in vars(conn):
-            conn.getresponse = functools.partial(_answer, conn.getresponse)
-        return super()._conn_request(conn, *request)
+        conn.getresponse = functools.partial(_answer, conn)
+        try:
+            return super()._conn_request(conn, *request)
+        finally:
+            del conn.getresponse  # it would keep the connection open for good
 
 
-def _answer(getresponse: Callable):
+def _answer(conn: http.client.HTTPConnection) -> http.client.HTTPResponse:
     try:
-        return getresponse()
+        return type(conn).getresponse(conn)
     except http.client.BadStatusLine as error:
         raise ConnectionResetError(f"the connection was closed: {error}") from error
 
@@ -175,8 +177,10 @@ class Session:
                 return found
 
     def renew(self) -> None:
-        """Leave this thread's connection; the next call makes another."""
-        self._threads.__dict__.pop("http", None)
+        """Close this thread's connection; the next call makes another."""
+        left = self._threads.__dict__.pop("http", None)
+        if left is not None:
+            left.close()
 
     def wait(self, operation: dict, *, api: str = "aiplatform") -> dict:
         """Wait for a long-running operation, however long it takes, and give its response."""
