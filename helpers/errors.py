@@ -6,6 +6,8 @@
     ├── SchemaError        rows do not fit the model's inputs
     ├── NotebookError      a notebook's cell raised, or a cell did not run
     ├── JobError           a training job failed (the job is on the exception)
+    ├── ClusterError       the machines of a training job do not find each other
+    ├── StoppedError       training was told to stop; its checkpoint is kept
     ├── NotFoundError      no such model, endpoint, job or notebook
     ├── NotDeployedError   no model serves on the endpoint
     └── CloudError         the service refused a call (its own words are kept)
@@ -38,6 +40,12 @@ class JobError(HelpersError, RuntimeError):
     def __init__(self, message: str, job=None):
         super().__init__(message)
         self.job = job
+
+
+class ClusterError(HelpersError, RuntimeError): ...
+
+
+class StoppedError(HelpersError, RuntimeError): ...
 
 
 class NotFoundError(HelpersError, LookupError): ...

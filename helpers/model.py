@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from helpers import data, schema
 from helpers.errors import SettingError
+from helpers.strategy import several
 
 VOCABULARY = 50  # levels of a text column that get an own place; the rest share one
 
@@ -91,27 +92,38 @@ def decode(table, x: keras.KerasTensor) -> keras.KerasTensor:
     """The answer of a model whose last hidden layer is `x` (batch, width).
 
     Returns:
-        Regression: (batch,) in the target's unit. Classification: (batch, classes) probabilities,
-        in the order of `table.classes`.
+        Regression: (batch, 1) in the target's unit; of (batch,) Keras would make one loss a batch.
+        Classification: (batch, classes) probabilities, in the order of `table.classes`.
     """
     if table.task != "regression":
         return keras.layers.Dense(len(table.classes), activation="softmax", name="decode")(x)
     target = table.train[table.target]
-    x = keras.layers.Reshape((), name="scalar")(keras.layers.Dense(1, name="decode")(x))
+    x = keras.layers.Dense(1, name="decode")(x)
     sd = float(target.std(ddof=0)) or 1.0
     return keras.layers.Rescaling(sd, offset=float(target.mean()), name="unit")(x)
 
 
 def batches(
-    table, frame: pd.DataFrame, *, batch_size: int, seed: int | None = None, start_epoch: int = 0
+    table,
+    frame: pd.DataFrame,
+    *,
+    batch_size: int,
+    seed: int | None = None,
+    start_epoch: int = 0,
+    start_step: int = 0,
 ) -> tf.data.Dataset:
     """Rows as model input, held in memory as tensors.
+
+    Under several workers (`helpers.strategy`) each gets its share of every batch's rows, and
+    `batch_size` is that of all together. Where the last batch can't be shared equally, weights
+    keep its gradient that of the whole batch; the logged training loss counts them too.
 
     Args:
         frame: rows with the table's features, and its target if labels are wanted.
         seed: None gives one pass in order. A number gives epoch after epoch without end, each row
             once an epoch; the order depends on the seed and the epoch's number alone, so that
             training which stopped can go on at `start_epoch`. Give `steps_per_epoch` to fit.
+        start_step: steps of the first epoch to leave out.
     Returns:
         ({column: (batch,)}, labels (batch,)); labels are float32 in the target's unit, or class
         indexes. An epoch's last batch holds what is left.
@@ -119,7 +131,8 @@ def batches(
     if batch_size < 1:
         raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
     rows = {name: tf.constant(_values(table, frame[name])) for name in table.features}
-    if table.target in frame:
+    labelled = table.target in frame
+    if labelled:
         rows = (rows, tf.constant(_values(table, frame[table.target])))
 
     def epoch(number):
@@ -129,18 +142,38 @@ def batches(
     def take(index):
         return tf.nest.map_structure(lambda column: tf.gather(column, index), rows)
 
+    def share(index, workers, place):
+        size = -(-tf.size(index) // workers)
+        mine = index[place * size : (place + 1) * size]
+        if seed is None or not labelled:
+            return take(mine)
+        # each worker's loss is the mean over its own rows, of which the last batch has unlike many
+        weight = tf.cast(workers * tf.size(mine), "float32") / tf.cast(tf.size(index), "float32")
+        return (*take(mine), tf.fill(tf.shape(mine), weight))
+
     if seed is None:
-        return tf.data.Dataset.range(len(frame)).batch(batch_size).map(take).cache()
-    index = tf.data.Dataset.counter(start_epoch).flat_map(epoch)
-    return index.map(take).prefetch(tf.data.AUTOTUNE)
+        index = tf.data.Dataset.range(len(frame)).batch(batch_size)
+    else:
+        index = tf.data.Dataset.counter(start_epoch).flat_map(epoch).skip(start_step)
+    together = several()
+    if together:
+        return together.distribute_datasets_from_function(
+            lambda about: index.map(
+                lambda i: share(i, about.num_input_pipelines, about.input_pipeline_id)
+            ).prefetch(tf.data.AUTOTUNE)
+        )
+    rows_of = index.map(take)
+    return rows_of.cache() if seed is None else rows_of.prefetch(tf.data.AUTOTUNE)
 
 
 def steps_per_execution(steps_per_epoch: int) -> int:
     """How many training steps Keras should run in one call, so that Python is not the brake.
 
     A divisor of `steps_per_epoch`, because an execution must not cross an epoch: the largest up to
-    512, or the next larger one where that is under 32.
+    512, or the next larger one where that is under 32. 1 under several workers.
     """
+    if several():
+        return 1
     divisors = [n for n in range(1, steps_per_epoch + 1) if steps_per_epoch % n == 0]
     small = max(n for n in divisors if n <= 512)
     return small if small >= 32 else next((n for n in divisors if n > 512), small)
@@ -152,10 +185,11 @@ def scores(model: keras.Model, table, frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         (n, 1) answers in the target's unit, or (n, 1 + classes): the class and a probability each.
     """
-    rows = batches(table, frame[list(table.features)], batch_size=1024)
-    answers = np.concatenate([model(columns, training=False).numpy() for columns in rows])
+    columns = {name: tf.constant(_values(table, frame[name])) for name in table.features}
+    parts = tf.data.Dataset.from_tensor_slices(columns).batch(1024)
+    answers = np.concatenate([model(part, training=False).numpy() for part in parts])
     if table.task == "regression":
-        return pd.DataFrame({table.target: answers}, index=frame.index)
+        return pd.DataFrame({table.target: answers[:, 0]}, index=frame.index)
     best = np.array(table.classes, object)[answers.argmax(axis=1)]
     shares = {data.probability_name(c): answers[:, i] for i, c in enumerate(table.classes)}
     return pd.DataFrame({table.target: best} | shares, index=frame.index)
@@ -177,7 +211,7 @@ def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
     def serve(**columns):
         answers = model(columns, training=False)
         if table.task == "regression":
-            return {table.target: answers}
+            return {table.target: answers[:, 0]}
         best = tf.gather(tf.constant(table.classes), tf.argmax(answers, axis=1))
         shares = tf.unstack(answers, len(table.classes), axis=1)
         names = map(data.probability_name, table.classes)
@@ -187,7 +221,9 @@ def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
         values = tf.reshape(tf.io.decode_raw(rows, "float32"), [-1, len(table.features)])
         columns = dict(zip(table.features, tf.unstack(values, axis=1), strict=True))
         # TensorFlow Serving answers what is named …_bytes in base64
-        return {"answers_bytes": tf.io.serialize_tensor(model(columns, training=False))[None]}
+        answers = model(columns, training=False)
+        answers = answers[:, 0] if table.task == "regression" else answers
+        return {"answers_bytes": tf.io.serialize_tensor(answers)[None]}
 
     spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     module = tf.Module()

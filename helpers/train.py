@@ -119,7 +119,8 @@ def train(
         parameters: values for its parameters cell; checked before anything is created. A file
             named by DATA is copied to the bucket first.
         accelerator: such as "NVIDIA_TESLA_T4"; one a machine.
-        workers: machines beside the chief.
+        workers: machines beside the chief; they share the work if the notebook builds its model
+            under `helpers.strategy().scope()`. BATCH_SIZE is that of all together.
         timeout_s: the service stops the job after this many seconds, and the bill with it.
         labels: up to 60 pairs of a-z 0-9 _ -.
         service_account: who the job runs as; "" takes the one `setup` made, else the default.
@@ -192,9 +193,12 @@ def submit(
     service_account: str = "",
 ) -> Job:
     """Create a custom job of these worker pools, once, and print its link."""
+    scheduling = {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"}
+    if len(pools) > 1:  # several workers go on together or not at all
+        scheduling["restartJobOnWorkerRestart"] = True
     specification = {
         "workerPoolSpecs": pools,
-        "scheduling": {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"},
+        "scheduling": scheduling,
         "baseOutputDirectory": {"outputUriPrefix": base_uri},
     }
     account = service_account or accounts.find(session, accounts.RUN_AS)

@@ -53,6 +53,19 @@ def test_a_notebook_becomes_a_job_with_model_report_and_metrics(session, tmp_pat
     assert helpers.find_job(session, job.display_name) == job
 
 
+def test_the_prototype_trains_on_two_machines(session):
+    """As the template is; the model, the report and the metrics are the chief's."""
+    job = helpers.train(session, "01_prototype.ipynb", parameters={"EPOCHS": 1}, workers=1)
+    assert job.metrics["epochs"] == 1
+    assert len(job.metrics["metrics"]) > 1
+    assert storage.read_bytes(session, f"{job.model_uri}1/saved_model.pb")
+    executed = json.loads(storage.read_bytes(session, f"{job.base_uri}/01_prototype.ipynb"))
+    cells = [cell for cell in executed["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["execution_count"] for cell in cells)
+    machines = {entry["resource"]["labels"]["task_name"]: entry for entry in job.logs()}
+    assert {"workerpool0-0", "workerpool1-0"} <= machines.keys()
+
+
 def test_a_job_whose_cell_raises_names_it_and_keeps_the_notebook(session, tmp_path):
     path = notebook(tmp_path, "broken.ipynb", "x = 1", "raise ValueError('no such column')")
     with pytest.raises(JobError, match=r"cell 4 of broken.ipynb raised ValueError") as caught:
