@@ -29,7 +29,7 @@ NAMES = {  # what outside callers rely on; a notebook may have more
 }
 METADATA = {"colab", "kernelspec", "language_info"}
 CELL_METADATA = {"tags", "cellView"}
-TENSORFLOW = {"model.py", "strategy.py", "emulator/model_server.py"}
+TENSORFLOW = {"model.py", "resume.py", "strategy.py", "emulator/model_server.py"}
 WITH_TENSORFLOW = GENERATED | {"01_prototype.ipynb", "migrate_tensorflow_cloud.ipynb"}
 
 

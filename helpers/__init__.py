@@ -12,6 +12,7 @@ _HOME = {
     "Session": "session",
     "batch_predict": "batch",
     "batches": "model",
+    "checkpoints": "resume",
     "cleanup": "costs",
     "connect": "session",
     "costs": "costs",
