@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [train serve bulk]
+python -m tests.bench [train serve bulk resources]
 """
 
 import datetime
@@ -17,6 +17,7 @@ PARTS = {
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "serve": "One row a request",
     "bulk": "Many rows",
+    "resources": "The local cloud's own answers",
 }
 
 

@@ -1,7 +1,7 @@
 """A load generator small enough not to be the brake: python load.py (arguments as JSON on stdin).
 
-Takes {"port", "path", "host", "token", "body", "clients", "seconds"}; prints {"per_s", "p50_ms",
-"p99_ms", "failed"}.
+Takes {"port", "path", "host", "token", "body", "clients", "seconds"}, a body of "" for a GET;
+prints {"per_s", "p50_ms", "p99_ms", "failed"}.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Client(asyncio.Protocol):
 async def measure(asked: dict) -> dict:
     body = asked["body"].encode()
     head = (
-        f"POST {asked['path']} HTTP/1.1\r\nHost: {asked['host']}\r\n"
+        f"{'POST' if body else 'GET'} {asked['path']} HTTP/1.1\r\nHost: {asked['host']}\r\n"
         f"Authorization: Bearer {asked['token']}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )

@@ -41,7 +41,7 @@ def rows() -> list[dict]:
             for n in CLIENTS:
                 for name, way in ways.items():
                     asked = way | {"body": body, "clients": n, "seconds": SECONDS}
-                    measured[name, n].append(_load(asked))
+                    measured[name, n].append(measure_load(asked))
         alone = _in_process(folder)
     limit = _middle(measured["no-op on the same stack", 32], "per_s")
     lines = []
@@ -61,7 +61,8 @@ def _middle(runs: list[dict], key: str) -> float:
     return statistics.median(run[key] for run in runs)
 
 
-def _load(asked: dict) -> dict:
+def measure_load(asked: dict) -> dict:
+    """Run the load generator in a process of its own; what it measured (see load.py)."""
     script = Path(__file__).with_name("load.py")
     done = subprocess.run(
         [sys.executable, script],

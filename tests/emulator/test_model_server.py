@@ -171,6 +171,27 @@ def test_large_requests_are_answered_too(numbers):
     assert numbers.predict({"instances": [*rows, {"a": 1}]})[0] == 400
 
 
+def test_more_large_requests_than_fit_are_refused_not_kept(numbers):
+    """A hundred at once: some are refused with 503, the others get their answers."""
+    body = json.dumps({"instances": [{"a": i, "b": 1} for i in range(20_000)]}).encode()
+    head = f"POST {numbers.route}:predict HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+    clients = [socket.create_connection(("127.0.0.1", numbers.port), 60) for _ in range(100)]
+    for client in clients:
+        client.sendall(head.encode() + body[:-1])
+    for client in clients:
+        client.sendall(body[-1:])
+    states = []
+    for client in clients:
+        with client, http.client.HTTPResponse(client) as answer:
+            answer.begin()
+            states.append(answer.status)
+            if answer.status == 503:
+                assert answer.headers["retry-after"] == "1"
+            else:
+                assert json.load(answer)["predictions"] == [2.0 * i + 3 for i in range(20_000)]
+    assert set(states) == {200, 503}
+
+
 def test_status_metadata_and_routes(words):
     status, answer = words.call("GET", "/v1/models/model")
     version = json.loads(answer)["model_version_status"][0]
