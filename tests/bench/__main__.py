@@ -30,7 +30,7 @@ def machine() -> str:
             break
     memory = psutil.virtual_memory().total / 2**30
     packages = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "orjson", "uvicorn")
-    known = {d.name for d in metadata.distributions()}
+    known = {d.name.lower().replace("_", "-") for d in metadata.distributions()}
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages if name in known)
     return (
         f"{psutil.cpu_count()} × {model}, {memory:.0f} GB, Python {platform.python_version()}, "
