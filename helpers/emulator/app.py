@@ -28,7 +28,8 @@ from helpers.emulator.faults import Faults, drop
 
 # Importing a service registers its methods.
 SERVICES = (
-    "operations", "buckets", "builds", "services", "logs", "jobs", "registry", "endpoints", "batch",
+    "operations", "buckets", "builds", "services", "logs", "jobs", "tuning", "registry",
+    "endpoints", "batch",
 )  # fmt: skip
 BODY_BYTES = 8 * 2**20
 IDLE_S = 30 * 60
@@ -142,7 +143,7 @@ class App:
                     await run_in_threadpool(function, self.cloud)
                 await send({"type": "lifespan.startup.complete"})
             else:
-                for function in ON_STOP:
+                for function in reversed(ON_STOP):
                     await run_in_threadpool(function, self.cloud)
                 await send({"type": "lifespan.shutdown.complete"})
                 return

@@ -169,12 +169,17 @@ _wake, _closing = threading.Event(), threading.Event()
 
 @method("aiplatform.projects.locations.customJobs.create")
 def create(call: Call) -> dict:
-    name, moment = f"{call.path['parent']}/customJobs/{call.state.next_id()}", now()
-    output = {"startTime", "endTime", "error"}
-    job = {key: value for key, value in call.body.items() if key not in output}
+    name = f"{call.path['parent']}/customJobs/{call.state.next_id()}"
+    return begin(call.cloud, name, call.body)
+
+
+def begin(cloud: Cloud, name: str, body: dict) -> dict:
+    """Queue a job; as it is now."""
+    moment, output = now(), {"startTime", "endTime", "error"}
+    job = {key: value for key, value in body.items() if key not in output}
     job |= {"name": name, "state": "JOB_STATE_QUEUED", "createTime": moment, "updateTime": moment}
-    call.state.put("customJob", name, job, parent=call.path["parent"])
-    _runs[name] = _run_of(call.cloud, job)
+    cloud.state.put("customJob", name, job, parent=name.partition("/customJobs/")[0])
+    _runs[name] = _run_of(cloud, job)
     _wake.set()
     return job
 
@@ -194,10 +199,15 @@ def listed(call: Call) -> dict:
 def cancel(call: Call) -> dict:
     """Best effort: a job that has ended stays as it is."""
     found(call, call.path["name"])
-    run = _runs.get(call.path["name"])
-    if run and not run.asked:
-        run.cancel("CANCELED")
+    end(call.path["name"], "CANCELED")
     return {}
+
+
+def end(name: str, message: str) -> None:
+    """Ask a job to stop, if it runs."""
+    run = _runs.get(name)
+    if run and not run.asked:
+        run.cancel(message)
 
 
 @method("aiplatform.projects.locations.customJobs.delete")
@@ -208,7 +218,7 @@ def delete(call: Call) -> dict:
         message = f"The CustomJob is in state {state}; cancel it, then delete it."
         raise ApiError(400, message, status="FAILED_PRECONDITION")
     call.state.delete(name)
-    shutil.rmtree(call.cloud.folder / "jobs" / name.rsplit("/", 1)[-1], ignore_errors=True)
+    shutil.rmtree(home(call.cloud, name), ignore_errors=True)
     kind = "type.googleapis.com/google.cloud.aiplatform.v1.DeleteOperationMetadata"
     empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
     return operations.finished(call.cloud, name, empty, metadata={"@type": kind})
@@ -350,10 +360,15 @@ def _kill(family: set[psutil.Process]) -> None:
             process.kill()
 
 
+def home(cloud: Cloud, name: str) -> Path:
+    """Where a job's processes leave what they need."""
+    return cloud.folder / "jobs" / name.rsplit("/", 1)[-1]
+
+
 def _run_of(cloud: Cloud, job: dict) -> Run:
-    home = cloud.folder / "jobs" / job["name"].rsplit("/", 1)[-1]
+    folder = home(cloud, job["name"])
     replicas = [
-        Replica(home / f"workerpool{number}-{index}", number, index)
+        Replica(folder / f"workerpool{number}-{index}", number, index)
         for number, pool in enumerate(job["jobSpec"]["workerPoolSpecs"])
         for index in range(int(pool.get("replicaCount", 1)) if pool else 0)
     ]

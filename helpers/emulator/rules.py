@@ -138,16 +138,53 @@ def custom_job(body: dict, query: dict) -> Problems:
 
 @rule("hyperparameterTuningJobs.create")
 def tuning_job(body: dict, query: dict) -> Problems:
-    """[P] HyperparameterTuningJob."""
+    """[P] HyperparameterTuningJob, StudySpec; what is not emulated is refused."""
     yield from job_spec(body["trialJobSpec"], "trial_job_spec")
     for name in ("maxTrialCount", "parallelTrialCount"):
         if int(body.get(name, 0)) < 1:
             yield name, "Must be at least 1."
-    for i, parameter in enumerate(body["studySpec"].get("parameters", [])):
-        for kind in ("doubleValueSpec", "integerValueSpec"):
-            spec = parameter.get(kind)
-            if spec and float(spec.get("minValue", 0)) > float(spec.get("maxValue", 0)):
-                yield f"study_spec.parameters[{i}]", "min_value must not exceed max_value."
+    if body.get("maxFailedTrialCount", 0) < 0:
+        yield "maxFailedTrialCount", "Must not be negative."
+    study = body["studySpec"]
+    metrics, parameters = study.get("metrics", []), study.get("parameters", [])
+    if len(metrics) > 1 or any("safetyConfig" in metric for metric in metrics):
+        yield "study_spec.metrics", "Emulated is one metric, without safety_config."
+    names = [part["parameterId"] for part in parameters]
+    for name in names + [metric["metricId"] for metric in metrics]:
+        if re.search(r"\s", name):
+            yield "study_spec", f"{name!r}: an id must not contain whitespaces."
+    if len(names) != len(set(names)):
+        yield "study_spec.parameters", "parameter_id must be unique."
+    if any(metric["goal"] == "GOAL_TYPE_UNSPECIFIED" for metric in metrics):
+        yield "study_spec.metrics[0].goal", "Required field is not set."
+    for i, parameter in enumerate(parameters):
+        for problem in _parameter(parameter, study.get("algorithm") == "GRID_SEARCH"):
+            yield f"study_spec.parameters[{i}]", problem
+
+
+def _parameter(parameter: dict, grid: bool) -> Iterator[str]:
+    """[P] StudySpec.ParameterSpec."""
+    kinds = [kind for kind in parameter if kind.endswith("ValueSpec")]
+    if len(kinds) != 1:
+        yield "Exactly one of the value specs must be set."
+        return
+    kind, spec, scale = kinds[0], parameter[kinds[0]], parameter.get("scaleType", "")
+    values = spec.get("values", [])
+    if kind in ("doubleValueSpec", "integerValueSpec"):
+        low, high = (float(spec.get(end, 0)) for end in ("minValue", "maxValue"))
+        if not low <= high < float("inf"):
+            yield f"min_value {low:g} must not exceed max_value {high:g}."
+        values = [low]
+    elif not values:
+        yield "values must not be empty."
+    elif kind == "discreteValueSpec" and (values != sorted(set(values)) or len(values) > 1000):
+        yield "values must be in increasing order, at most 1,000."
+    if "LOG" in scale and (kind == "categoricalValueSpec" or min(values, default=1) <= 0):
+        yield "With a logarithmic scale the feasible space must be strictly positive."
+    if scale == "UNIT_REVERSE_LOG_SCALE" or "conditionalParameterSpecs" in parameter:
+        yield "Reverse logarithmic scales and conditional parameters are not emulated."
+    if grid and kind == "doubleValueSpec":
+        yield "Grid search takes INTEGER, CATEGORICAL and DISCRETE parameters only."
 
 
 def job_spec(spec: dict, where: str) -> Problems:
