@@ -1,12 +1,14 @@
 """One ASGI app for every service: who may call, which method it is, is the request sound."""
 
 import asyncio
+import functools
 import hmac
 import importlib
 import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -84,20 +86,8 @@ class App:
         for prefix in ("resumable/upload/", "upload/", "download/"):
             path = path.removeprefix(prefix)
         uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
-        verb = "POST" if uploading else request.method
-        route = discovery.find(verb, path)
-        if route is None:
-            raise ApiError(404, f"No method of the emulated services has {request.method} /{path}.")
-        method, values = route
-        handler = discovery.handler(method.id)
-        if handler is None:
-            raise ApiError(
-                501,
-                f'Local cloud: {method.id} is not emulated (501). Use CLOUD="google", or see '
-                "helpers/emulator/README.md.",
-            )
+        method, handler, values = _route("POST" if uploading else request.method, path)
         query = discovery.check_query(method, request.scope["query_string"].decode("latin-1"))
-        rules.check_names(method.id, values)
         body = {}
         if method.id not in STREAMED:
             body = discovery.check_body(method, await _body(request))
@@ -147,6 +137,24 @@ class App:
                     await run_in_threadpool(function, self.cloud)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+@functools.lru_cache(1000)  # the same few addresses are asked for again and again
+def _route(verb: str, path: str) -> tuple[discovery.Method, Callable, dict]:
+    """The method of an address, its handler and the names in the path, checked."""
+    route = discovery.find(verb, path)
+    if route is None:
+        raise ApiError(404, f"No method of the emulated services has {verb} /{path}.")
+    method, values = route
+    handler = discovery.handler(method.id)
+    if handler is None:
+        raise ApiError(
+            501,
+            f'Local cloud: {method.id} is not emulated (501). Use CLOUD="google", or see '
+            "helpers/emulator/README.md.",
+        )
+    rules.check_names(method.id, values)
+    return method, handler, values
 
 
 async def _body(request: Request) -> dict:

@@ -103,6 +103,8 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
     Raises:
         ApiError: an unknown name or a value of the wrong type.
     """
+    if not raw:
+        return {}
     known = {
         n: p for n, p in method.about.get("parameters", {}).items() if p["location"] == "query"
     }

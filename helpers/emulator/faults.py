@@ -54,7 +54,7 @@ class Faults:
             ApiError: the fault is this answer.
             ConnectionAbortedError: the connection is to be dropped, without an effect.
         """
-        kind = self.draw(method_id)
+        kind = self.draw(method_id) if self.shares else ""
         if kind in ("429", "500", "503"):
             raise ApiError(int(kind), "A fault that LOCAL_CLOUD_FAULTS asked for.")
         if kind == "dropped":

@@ -9,15 +9,17 @@ nothing of this package and ends when its standard input closes.
 import argparse
 import asyncio
 import base64
+import collections
 import concurrent.futures
+import gc
 import json
 import os
-import queue
 import re
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ BIG_BYTES = 64 * 1024  # larger requests run by themselves, beside the small one
 BIG_AT_ONCE = 4
 WAITING = 2000  # small requests; more are refused, not kept
 BIG_WAITING = 32
+QUICK_S = 0.005  # a model that needs longer runs on a thread of its own, beside the reading
 
 
 class RequestError(Exception):
@@ -43,6 +46,7 @@ class Signature:
     inputs: dict[str, Any]  # name → TensorSpec
     outputs: dict[str, Any]
     call: Callable[[list], list] = field(repr=False)
+    of_matrix: Callable[[list], list] | None = field(repr=False)  # all inputs in one tensor
 
     @property
     def by_rows(self) -> bool:
@@ -130,7 +134,11 @@ def run(works: list[Work]) -> list[bytes | Exception]:
         columns = works[0].columns
         if len(works) > 1:
             columns = {n: [v for work in works for v in work.columns[n]] for n in names}
-        arrays = signature.call([_tensor(n, columns[n], signature.inputs[n]) for n in names])
+        numbers = signature.of_matrix and {t for n in names for t in map(type, columns[n])}
+        if numbers and numbers <= {float, int}:  # one tensor costs less than one an input
+            arrays = signature.of_matrix([_matrix([columns[n] for n in names])])
+        else:
+            arrays = signature.call([_tensor(n, columns[n], signature.inputs[n]) for n in names])
         total = sum(work.rows for work in works)
         alike = all(array.ndim and len(array) == total for array in arrays)
         if len(works) == 1:
@@ -223,6 +231,17 @@ def _tensor(name: str, values, spec):
     return tensor
 
 
+def _matrix(columns: list[list]):
+    import numpy as np
+    import tensorflow as tf
+
+    try:
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, as tf.constant makes it
+            return tf.constant(np.array(columns, np.float32))
+    except (ValueError, OverflowError) as error:
+        raise RequestError(f"The inputs can't be made of the values: {error}") from error
+
+
 def _binary(value):
     """Values of a string input with every {"b64": text} decoded."""
     if isinstance(value, list):
@@ -257,6 +276,8 @@ def load(base: Path, *, direct: bool = False) -> tuple[str, dict[str, Signature]
 
 
 def _signature(model, function) -> Signature:
+    import tensorflow as tf
+
     specs = dict(sorted(function.structured_input_signature[1].items()))
     outputs = dict(sorted(function.structured_outputs.items()))
 
@@ -265,7 +286,17 @@ def _signature(model, function) -> Signature:
         return [answers[name].numpy() for name in outputs]
 
     plain.model = model  # the variables live as long as it does
-    return Signature(specs, outputs, _frozen(function, specs, plain) or plain)
+    call = _frozen(function, specs, plain) or plain
+    matrix = tf.TensorSpec([len(specs), None], tf.float32, "matrix")
+    if len(specs) < 2 or any(s.shape.rank != 1 or s.dtype != tf.float32 for s in specs.values()):
+        return Signature(specs, outputs, call, None)
+
+    def columns(tensor):
+        return function(**dict(zip(specs, tf.unstack(tensor, len(specs)), strict=True)))
+
+    stacked = tf.function(columns, input_signature=[matrix]).get_concrete_function()
+    fast = _frozen(stacked, {"matrix": matrix}, lambda tensors: plain(tf.unstack(tensors[0])))
+    return Signature(specs, outputs, call, fast)
 
 
 def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
@@ -307,7 +338,7 @@ def _frozen(function, specs: dict, plain: Callable) -> Callable | None:
 
 
 class App:
-    """Routes of one model; small requests wait for one thread that takes them in batches."""
+    """Routes of one model; all small requests that came meanwhile run as one batch."""
 
     def __init__(
         self, name: str, version: str, signatures: dict[str, Signature], *, any_route: bool = False
@@ -315,10 +346,11 @@ class App:
         self.status, self.signatures = (name, version), signatures
         kind = r".*" if any_route else rf"/v1/models/{re.escape(name)}(/versions/{version})?"
         self.route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
-        self.waiting: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.waiting: collections.deque[Work] = collections.deque()
+        self.serving, self.took_s = False, 0.0
+        self.thread = concurrent.futures.ThreadPoolExecutor(1)
         self.pool = concurrent.futures.ThreadPoolExecutor(BIG_AT_ONCE)
         self.big = 0  # large requests taken in and not answered yet
-        threading.Thread(target=self._serve, daemon=True).start()
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] != "http":
@@ -354,7 +386,7 @@ class App:
         if scope["method"] != "POST" or match["verb"] == "/metadata":
             return 405, orjson.dumps({"error": f"{scope['method']} is not for {scope['path']}"})
         loop = asyncio.get_running_loop()
-        if self.waiting.qsize() >= WAITING or self.big >= BIG_WAITING:
+        if len(self.waiting) >= WAITING or self.big >= BIG_WAITING:
             return 503, orjson.dumps({"error": "Too many requests wait already; try again."})
         if len(body) > BIG_BYTES:
             self.big += 1
@@ -364,7 +396,10 @@ class App:
                 self.big -= 1
         work = parse(body, self.signatures)
         work.answer = loop.create_future()
-        self.waiting.put(work)
+        self.waiting.append(work)
+        if not self.serving:
+            self.serving = True
+            loop.call_soon(self._serve, loop, 0)
         return 200, await work.answer
 
     def _alone(self, body: bytes) -> bytes:
@@ -373,19 +408,38 @@ class App:
             raise answer
         return answer
 
-    def _serve(self) -> None:
-        while True:
-            works = [self.waiting.get()]
-            rows = works[0].rows
-            while rows < BATCH_ROWS and not self.waiting.empty():
-                works.append(self.waiting.get())
-                rows += works[-1].rows
-            groups: dict[tuple, list[Work]] = {}
-            for work in works:
-                together = work.rows and work.signature.by_rows
-                groups.setdefault((id(work.signature), together or id(work)), []).append(work)
-            done = [pair for g in groups.values() for pair in zip(g, run(g), strict=True)]
-            works[0].answer.get_loop().call_soon_threadsafe(_deliver, done)
+    def _serve(self, loop: asyncio.AbstractEventLoop, waited: int) -> None:
+        if waited < len(self.waiting) < BATCH_ROWS:  # as long as more arrive they are read first
+            loop.call_soon(self._serve, loop, len(self.waiting))
+            return
+        works, rows = [], 0
+        while self.waiting and rows < BATCH_ROWS:
+            works.append(self.waiting.popleft())
+            rows += works[-1].rows
+        if self.took_s < QUICK_S:  # here: no thread to wake, none to share the interpreter with
+            self._deliver(loop, self._batch(works))
+        else:
+            running = loop.run_in_executor(self.thread, self._batch, works)
+            running.add_done_callback(lambda done: self._deliver(loop, done.result()))
+
+    def _batch(self, works: list[Work]) -> list[tuple[Work, bytes | Exception]]:
+        groups: dict[tuple, list[Work]] = {}
+        for work in works:
+            together = work.rows and work.signature.by_rows
+            groups.setdefault((id(work.signature), together or id(work)), []).append(work)
+        start = time.perf_counter()
+        done = [pair for g in groups.values() for pair in zip(g, run(g), strict=True)]
+        self.took_s = time.perf_counter() - start
+        return done
+
+    def _deliver(self, loop: asyncio.AbstractEventLoop, done: list) -> None:
+        for work, answer in done:
+            if not work.answer.done():
+                failed = isinstance(answer, Exception)
+                (work.answer.set_exception if failed else work.answer.set_result)(answer)
+        self.serving = bool(self.waiting)
+        if self.serving:
+            loop.call_soon(self._serve, loop, 0)
 
     def _status(self) -> dict:
         fine = {"error_code": "OK", "error_message": ""}
@@ -409,13 +463,6 @@ class App:
         return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": signatures}}}
 
 
-def _deliver(done: list) -> None:
-    for work, answer in done:
-        if not work.answer.done():
-            failed = isinstance(answer, Exception)
-            (work.answer.set_exception if failed else work.answer.set_result)(answer)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--model_name", default="default")
@@ -437,7 +484,9 @@ def main() -> None:
     except Exception as error:
         sys.exit(f"The model can't be served: {type(error).__name__}: {error}")
     app = App(arguments.model_name, version, signatures, any_route=prebuilt)
-    sys.setswitchinterval(0.001)  # the model's thread waits less for the one that reads requests
+    sys.setswitchinterval(0.001)  # a model's thread waits less for the one that reads requests
+    gc.collect()
+    gc.freeze()  # TensorFlow's own objects stay; looking through them again costs milliseconds
     config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off",
                             proxy_headers=False, server_header=False, date_header=False,
                             timeout_keep_alive=3600, timeout_graceful_shutdown=5)  # fmt: skip

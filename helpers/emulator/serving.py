@@ -19,6 +19,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+import httptools
+
 from helpers.emulator import builds, logs, registry
 from helpers.emulator.calls import ApiError, Cloud
 from helpers.emulator.services import project_number
@@ -229,36 +231,59 @@ class ModelServer:
         while True:
             kept = bool(connections)
             if kept:
-                reader, writer = connections.pop()
+                connection = connections.pop()
             else:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**24)
+                loop = asyncio.get_running_loop()
+                made = loop.create_connection(_Connection, "127.0.0.1", self.port)
+                connection = (await made)[1]
             try:
-                writer.write(request)
-                answer = await _read(reader)
-            except (OSError, EOFError):
-                writer.close()
+                answer = await connection.ask(request)
+            except EOFError:
                 if kept:
                     continue  # the server may close a connection it was kept on
                 raise
             except BaseException:
-                writer.close()
+                connection.transport.close()
                 raise
-            connections.append((reader, writer))
+            connections.append(connection)
             return answer
 
 
-async def _read(reader: asyncio.StreamReader) -> Answer:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
-    if "content-length" in headers:
-        body = await reader.readexactly(int(headers["content-length"]))
-    else:
-        parts = []
-        while size := int((await reader.readline()).split(b";")[0], 16):
-            parts.append((await reader.readexactly(size + 2))[:-2])
-        await reader.readline()
-        body = b"".join(parts)
-    return Answer(int(head[9:12]), headers.get("content-type", "application/json"), body)
+class _Connection(asyncio.Protocol):
+    """A kept connection to a model server; one request at a time."""
+
+    answer: asyncio.Future | None = None
+
+    def ask(self, request: bytes) -> asyncio.Future:
+        """The `Answer`, when it is whole; EOFError when the connection ends before."""
+        self.answer, self.kind, self.parts = asyncio.get_running_loop().create_future(), "", []
+        self.parser = httptools.HttpResponseParser(self)
+        self.transport.write(request)
+        if self.transport.is_closing():
+            self.connection_lost(None)
+        return self.answer
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self.kind = value.decode("latin-1")
+
+    def on_body(self, part: bytes) -> None:
+        self.parts.append(part)
+
+    def on_message_complete(self) -> None:
+        if not self.answer.done():
+            status = self.parser.get_status_code()
+            self.answer.set_result(Answer(status, self.kind, b"".join(self.parts)))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self.answer and not self.answer.done():
+            self.answer.set_exception(EOFError(f"the connection ended ({error})"))
 
 
 def _refused(message: str) -> ApiError:
