@@ -20,10 +20,19 @@ setup: .venv/.ready .venv/.tensorflow-cloud ## Make .venv from the lock file (ag
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps tensorflow-cloud==0.1.16 && touch $@ || \
 	echo "tensorflow-cloud could not be installed; only its machine and Docker objects need it."
 
+# A browser for the tests that look at reports: one on PATH, else playwright's own, else Debian's.
+.venv/.chromium: .venv/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50,<2' && \
+	{ which chromium-headless-shell || which chromium || which google-chrome || \
+	$(BIN)/python -m playwright install chromium-headless-shell || \
+	{ test "$$(id -u)" = 0 && apt-get -q update && apt-get -qy install chromium-headless-shell; }; } \
+	>.venv/chromium.log 2>&1 && touch $@ || \
+	echo "No Chromium (.venv/chromium.log says why); the tests that need one are skipped."
+
 run: setup ## Drive the whole road on the local cloud (EPOCHS=50)
 	@$(BIN)/python .ci/road.py EPOCHS=$(EPOCHS)
 
-test: setup ## Run the tests, in random order, on every core
+test: setup .venv/.chromium ## Run the tests, in random order, on every core
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup ## Check code and notebooks

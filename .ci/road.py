@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 import helpers  # noqa: E402 - this checkout's own
 from helpers.errors import HelpersError, SettingError, near  # noqa: E402
-from helpers.notebook import check_parameters, index  # noqa: E402
+from helpers.notebook import check_parameters  # noqa: E402
+from helpers.report import index  # noqa: E402
 
 NOTEBOOKS, OUTPUTS = ROOT / "notebooks", ROOT / "outputs"
 ENDPOINT = "earnings_prediction"
@@ -57,21 +58,24 @@ def drive(epochs: dict) -> None:
     said("04_predict", run("04_predict", local | {"CLEAN_UP": False}))
 
 
-def summary() -> list[str]:
-    """What came of it, from the job's own metrics and the endpoint that is up."""
+def summary() -> dict[str, str]:
+    """What came of it, from the job's own metrics and the endpoint that is up; keeps its report."""
     session = helpers.connect("local")
-    measured = helpers.find_job(session).metrics
+    job = helpers.find_job(session)
+    for uri in (f"{job.base_uri}/01_prototype.ipynb", job.report_uri):
+        helpers.storage.download_file(session, uri, OUTPUTS / f"02_train_job{Path(uri).suffix}")
+    measured = job.metrics
     endpoint = helpers.find_endpoint(session, ENDPOINT)
     table = helpers.data.load(measured["data"], session=session)
     answer = helpers.predict(endpoint, table.proposed)[table.target].iloc[0]
     boosting = measured["baselines"]["gradient_boosting"]["mae"]
-    return [
-        f"Test error        ${measured['metrics']['mae']:,.0f} (mean absolute)",
-        f"  best possible   ${measured['noise_mae']:,.0f} (the noise in the data)",
-        f"  to beat         ${boosting:,.0f} (gradient boosting)",
-        f"Proposed product  ${answer:,.0f}",
-        f"Endpoint          {endpoint.url} (up until `make stop`)",
-    ]
+    return {
+        "Test error": f"${measured['metrics']['mae']:,.0f} (mean absolute)",
+        "  best possible": f"${measured['noise_mae']:,.0f} (the noise in the data)",
+        "  to beat": f"${boosting:,.0f} (gradient boosting)",
+        "Proposed product": f"${answer:,.0f}",
+        "Endpoint": f"{endpoint.url} (up until `make stop`)",
+    }
 
 
 def main(arguments: list[str]) -> int:
@@ -82,17 +86,17 @@ def main(arguments: list[str]) -> int:
         return 2
     os.chdir(ROOT)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    start, lines, failure = time.perf_counter(), [], ""
+    start, facts, failure = time.perf_counter(), {}, ""
     try:
         drive(epochs)
         print(f"{'all':14} {time.perf_counter() - start:5.1f} s\n")
-        lines = summary()
+        facts = summary()
     except HelpersError as error:
         failure = f"\n{error}"
-    for line in lines:
-        print(line)
+    for name, fact in facts.items():
+        print(f"{name:17} {fact}")
     if any(OUTPUTS.glob("*.ipynb")):
-        print(f"Reports           {index(OUTPUTS, lines)}", flush=True)
+        print(f"Reports           {index(OUTPUTS, facts)}", flush=True)
     if failure:
         print(failure, file=sys.stderr)
     return int(bool(failure))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from helpers import accounts, storage
+from helpers import accounts, report, storage
 from helpers.errors import CloudError, SettingError
 from helpers.session import Session
 
@@ -68,7 +68,7 @@ def environment_files(accelerator: str | None = None, base: str = "") -> dict[st
         "Dockerfile": ENVIRONMENT_DOCKERFILE.format(base=base).encode(),
         "requirements.txt": requirements().encode(),
     }
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), report.TEMPLATE]:
         files[f"helpers/{path.name}"] = path.read_bytes()
     return files
 

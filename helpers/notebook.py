@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import hashlib
-import html as markup
 import json
 import math
 import os
@@ -17,6 +16,7 @@ import nbformat
 
 from helpers import storage
 from helpers.errors import NotebookError, NotFoundError, SettingError, near
+from helpers.report import html_report, unrun
 from helpers.session import Session, project_root
 
 SECRET_NAME = re.compile(
@@ -29,18 +29,6 @@ SECRETS = {
     "API key": r"\bAIza[\w-]{35}\b",
     "client secret": r"\bGOCSPX-[\w-]{20,}",
 }
-# The lab template without its scripts: a report must open offline and ask nobody.
-TEMPLATE = "{% extends 'lab/index.html.j2' %}" + "".join(
-    f"{{% block {name} %}}{{% endblock %}}"
-    for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")
-)
-INDEX = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Reports</title>
-<style>body{{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}
-td,th{{text-align:left;vertical-align:top;padding:.3em 1.2em .3em 0;border-bottom:1px solid #ddd}}
-small{{color:#555}}</style><h1>Reports</h1>
-{lines}<table><tr><th>notebook<th>state<th>finished<th>seconds<th>parameters</tr>
-{rows}</table></html>
-"""
 
 
 @dataclass(frozen=True)
@@ -163,53 +151,13 @@ def run_notebook(
         raise NotebookError(f"{secret} It was taken out of {output}.") from cause
     if failure:
         raise NotebookError(f"{failure}\n{kept}") from cause
-    left = _unrun(executed)
+    left = unrun(executed)
     if left:
         raise NotebookError(
             f"cell {left[0]} of {name} did not run ({len(left)} in all): an earlier cell ended the "
             f"notebook, as sys.exit() does. Let it raise an error or reach its end.\n{kept}"
         )
     return output
-
-
-def html_report(ipynb: str | Path, html: str | Path) -> Path:
-    """Write an executed notebook as one page that needs no network."""
-    from nbconvert import HTMLExporter
-
-    notebook = nbformat.read(ipynb, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    notebook.metadata["title"] = _title(notebook) or Path(ipynb).stem
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":  # badges are pictures from the network
-            cell.source = re.sub(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n*", "", cell.source)
-    page, _ = HTMLExporter(raw_template=TEMPLATE).from_notebook_node(notebook)
-    Path(html).write_text(page, encoding="utf-8")
-    return Path(html)
-
-
-def index(folder: str | Path, lines=()) -> Path:
-    """Write `folder`/index.html: one row a report (state, time, parameters) below `lines`."""
-    folder, rows = Path(folder), []
-    for path in sorted(folder.glob("*.ipynb")):
-        if not path.with_suffix(".html").is_file():
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        about = notebook.metadata.get("papermill", {})
-        state = "failed" if about.get("exception") or _unrun(notebook) else "ran"
-        given = ", ".join(f"{k}={v!r}" for k, v in about.get("parameters", {}).items())
-        title = f"{path.stem}<br><small>{markup.escape(_title(notebook))}</small>"
-        cells = [
-            f'<a href="{markup.escape(path.stem)}.html">{title}</a>',
-            state,
-            (about.get("end_time") or "")[:19].replace("T", " "),
-            f"{about.get('duration') or 0:.1f}",
-            markup.escape(given) or "defaults",
-        ]
-        rows.append("<tr>" + "".join(f"<td>{cell}" for cell in cells) + "</tr>\n")
-    said = "".join(f"<p>{markup.escape(line)}</p>\n" for line in lines)
-    page = folder / "index.html"
-    page.write_text(INDEX.format(lines=said, rows="".join(rows)), encoding="utf-8")
-    return page
 
 
 def scan_secrets(path: str | Path, *, state: str | Path | None = None) -> None:
@@ -297,11 +245,6 @@ def _sources(path: Path) -> list[str]:
     return [cell.source for cell in _read(path).cells]
 
 
-def _title(notebook) -> str:
-    texts = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return next(iter(re.findall(r"^# (.+)$", texts, re.MULTILINE)), "")
-
-
 def _declared(path: str | Path) -> dict[str, tuple]:
     """Name -> (default, the rest of its `# @param` comment) of the parameters cell."""
     declared = {}
@@ -368,16 +311,6 @@ def _kernel(notebook: Path) -> type:
             await super().start_kernel(env=os.environ | about, **arguments)
 
     return Kernel
-
-
-def _unrun(notebook) -> list[int]:
-    """Which code cells did not run, counted from 1."""
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [
-        number
-        for number, cell in enumerate(cells, 1)
-        if cell.source.strip() and cell.execution_count is None
-    ]
 
 
 def _take_out_secrets(notebook, name: str, state: str | Path | None = None) -> str:

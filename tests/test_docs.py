@@ -71,7 +71,7 @@ def test_the_layout_names_every_file():
     tree = README.split("## Layout")[1].split("```")[1]
     named = re.findall(r"(?m)^  (\S+)  +\S", tree.split("helpers/")[1])
     there = {path.name for path in (ROOT / "helpers").glob("*.py")} - {"__init__.py"}
-    assert set(named) == there | {"project/"}
+    assert set(named) == there | {"project/", "report.html.j2"}
     assert len(named) == len(set(named))
     for folder in re.findall(r"(?m)^(\S+/)", tree):
         assert (ROOT / folder).is_dir(), folder

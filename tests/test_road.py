@@ -12,6 +12,7 @@ import papermill
 import pytest
 
 import helpers
+from tests.colab import undrawable
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -19,7 +20,9 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     source, made = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-    return papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
+    done = papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
+    assert undrawable(done) == []
+    return done
 
 
 def shown(notebook) -> str:
@@ -126,7 +129,10 @@ def test_make_run_says_what_came_of_it(empty_cloud, tmp_path):
         for word in ("00_setup", "04_predict", "Test error", "gradient boosting", "Endpoint"):
             assert word in done.stdout
         page = (project / "outputs" / "index.html").read_text()
-        assert page.count("<tr>") == 6
+        assert page.count("<article>") == 6  # the five and the job
+        assert ("last run" in page) == bool(turn)
+        for made in ("Training job", "Model earnings_prediction version", "Endpoint earnings"):
+            assert f">{made}" in page
         built = nbformat.read(project / "outputs" / "02_train.ipynb", as_version=4)
         assert ("nothing to build" in shown(built).split("Image serving")[0]) == bool(turn)
     wrong = subprocess.run([*command[:2], "EPOCH=1"], capture_output=True, text=True, timeout=60)

@@ -14,7 +14,8 @@ from xml.sax.saxutils import quoteattr
 
 import helpers
 from helpers.errors import HelpersError
-from helpers.notebook import check_parameters, index, read_parameters
+from helpers.notebook import check_parameters, read_parameters
+from helpers.report import index
 
 ROOT = Path(__file__).resolve().parent
 NAMES = ("01_prototype", "02_train", "03_deploy", "04_predict")
