@@ -2,7 +2,8 @@
 
     python -m tests.emulator.saved_models FOLDER
 
-`one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out.
+`one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out; `slow`: takes about a
+millisecond a round.
 """
 
 import json
@@ -79,6 +80,15 @@ def main(folder: Path) -> None:
     answers = {name: value.numpy().tolist() for name, value in served(**columns).items()}
     answers["class"] = [text.decode() for text in answers["class"]]
     (folder / "words.json").write_text(json.dumps(answers))
+
+    def turn(x: dict) -> dict:
+        start, wheel = x["rounds"][0], tf.eye(300)
+        left, _ = tf.while_loop(
+            lambda i, _: i > 0, lambda i, w: (i - 1, tf.tanh(w @ wheel)), (start, wheel)
+        )
+        return {"y": x["rounds"] * 0 + left}
+
+    save("slow", turn, tf.Module(), rounds="float32")
 
 
 if __name__ == "__main__":

@@ -192,6 +192,23 @@ def test_more_large_requests_than_fit_are_refused_not_kept(numbers):
     assert set(states) == {200, 503}
 
 
+def test_a_slow_model_keeps_nobody_else_waiting(saved_models):  # noqa: F811
+    server = Server(saved_models / "slow")
+    try:
+        for rounds in (100, 2):  # the server has seen that it takes long; then a quick one again
+            server.predict({"instances": [{"rounds": rounds}] * 2})
+        server.predict({"instances": [{"rounds": 100}]})
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            long = pool.submit(server.predict, {"instances": [{"rounds": 2000}]})
+            answered = 0
+            while not long.done():
+                answered += server.call("GET", server.route)[0] == 200
+            assert answered > 20  # a waiting server answers those few that came before
+            assert long.result() == (200, {"predictions": [0.0]})
+    finally:
+        server.close()
+
+
 def test_status_metadata_and_routes(words):
     status, answer = words.call("GET", "/v1/models/model")
     version = json.loads(answer)["model_version_status"][0]
