@@ -35,6 +35,7 @@ _HOME = {
     "steps_per_execution": "model",
     "strategy": "strategy",
     "train": "train",
+    "tune": "tune",
 }
 _MODULES = {"data", "errors", "plots", "storage", "tensorflow_cloud"}
 __all__ = sorted([*_HOME, "data", "errors", "plots", "storage"])

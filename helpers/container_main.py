@@ -12,13 +12,15 @@ exit code  meaning                                                      run agai
 
 SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it,
 or to the script. What either leaves in the folder OUTPUT_DIR (a parameter of the notebook, the
-script's environment) is stored: model/, checkpoints/, logs/ and metrics.json.
+script's environment) is stored: model/, checkpoints/, logs/ and metrics.json. In a tuning job's
+trial --NAME=VALUE sets a parameter of the notebook, and --metric names what the trial reports.
 Works as process 1 of a container, where a signal without a handler does nothing.
 """
 
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,6 +33,7 @@ import psutil
 
 from helpers import notebook, session, storage
 from helpers.errors import CloudError, HelpersError, NotebookError
+from helpers.tune import report_metric
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
@@ -38,14 +41,19 @@ GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the notebook and give the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.container_main")
+    parser = argparse.ArgumentParser(prog="python -m helpers.container_main", allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--notebook", help="gs:// address")
     what.add_argument("--script", help="a file of the image")
     parser.add_argument("--parameters", help="gs:// address of a JSON object")
+    parser.add_argument("--metric", help="a number of the notebook's metrics.json")
     parser.add_argument("--strategy", choices=["auto", "none"], default="none")
     parser.add_argument("rest", nargs="*", help="the script's arguments")
-    asked = parser.parse_args(arguments)
+    asked, more = parser.parse_known_args(arguments)
+    given = [re.fullmatch(r"--(\w+)=(.*)", word, re.DOTALL) for word in more]
+    if more and (asked.script or None in given):
+        parser.error(f"{' '.join(more)}: expected --NAME=VALUE, a parameter of the notebook")
+    asked.values = dict(match.groups() for match in given)
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: _stop(stopped))
     try:
@@ -64,9 +72,12 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
     name = Path(asked.notebook).name
     source = storage.download_file(cloud, asked.notebook, folder / "input" / name)
     parameters = json.loads(storage.read_bytes(cloud, asked.parameters))
-    output, executed = folder / "output", folder / name
+    output, executed, known = folder / "output", folder / name, notebook.read_parameters(source)
     output.mkdir()
-    if "OUTPUT_DIR" in notebook.read_parameters(source):
+    for key, value in asked.values.items():  # the service may write a whole number as 32.0
+        whole = isinstance(known.get(key), int) and re.fullmatch(r"(-?\d+)\.0+", value)
+        parameters[key] = whole[1] if whole else value
+    if "OUTPUT_DIR" in known:
         parameters["OUTPUT_DIR"] = str(output)
     failure = ""
     if not stopped.is_set():
@@ -74,6 +85,8 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
             notebook.run_notebook(source, executed, parameters, report=False, cwd=folder, log=True)
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
+    if asked.metric and _is_chief() and not failure and not stopped.is_set():
+        failure = report_metric(asked.metric, output)
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
         if not stopped.is_set() and executed.is_file():  # a page takes seconds a stop may not have
             notebook.html_report(executed, folder / "report.html")

@@ -76,6 +76,26 @@ def truth(table, scores: pd.DataFrame) -> Axes:
     return draw(table, table.test.loc[scores.index, table.target], scores[table.target])
 
 
+def trials(tuning) -> Figure:
+    """What each trial of `helpers.tune` measured, against its parameters; the best in orange."""
+    frame = tuning.trials.dropna(subset=tuning.metric)
+    names = list(tuning.best)
+    size = (1 + 4 * len(names), 4)
+    figure, row = plt.subplots(1, len(names), figsize=size, sharey=True, layout="constrained")
+    for name, axes in zip(names, np.atleast_1d(row), strict=True):
+        values, colors = frame[name], ["C1"] + ["C0"] * (len(frame) - 1)
+        if pd.api.types.is_numeric_dtype(values) and 0 < 10 * values.min() < values.max():
+            axes.set_xscale("log")
+        axes.scatter(values, frame[tuning.metric], c=colors)
+        axes.set_xlabel(name)
+    np.atleast_1d(row)[0].set_ylabel(f"{tuning.metric} of a trial")
+    pairs = tuning.best.items()
+    best = ", ".join(f"{k} {money(v) if isinstance(v, float) else v}" for k, v in pairs)
+    reached = money(frame[tuning.metric].iloc[0])
+    figure.suptitle(f"Best: {tuning.metric} {reached} with {best}", parse_math=False)
+    return figure
+
+
 def money(value: float, unit: str = "") -> str:
     """An amount as people write it: `$120 k`, `1.3 M`, `0.42`."""
     size, sign = abs(value), "−" if value < 0 else ""

@@ -40,6 +40,7 @@ CONSOLE = {
     "batch": "https://console.cloud.google.com/vertex-ai/locations/{l}/batch-predictions/{x}?project={p}",
     "model": "https://console.cloud.google.com/vertex-ai/models/locations/{l}/models/{x}?project={p}",
     "endpoint": "https://console.cloud.google.com/vertex-ai/locations/{l}/endpoints/{x}?project={p}",
+    "tuning": "https://console.cloud.google.com/vertex-ai/locations/{l}/training/{x}?project={p}",
     "bucket": "https://console.cloud.google.com/storage/browser/{x}?project={p}",
     "build": "https://console.cloud.google.com/cloud-build/builds;region={l}/{x}?project={p}",
     "billing": "https://console.cloud.google.com/billing?project={p}",
@@ -305,7 +306,8 @@ def console(session: Session, kind: str, name: str) -> str:
     if session.endpoint:
         if kind == "bucket":
             return f"gs://{name}"
-        collection = {"job": "customJobs", "batch": "batchPredictionJobs"}.get(kind, f"{kind}s")
+        names = {"job": "customJobs", "batch": "batchPredictionJobs"}
+        collection = (names | {"tuning": "hyperparameterTuningJobs"}).get(kind, f"{kind}s")
         return f"{session.endpoint}/v1/{session.parent}/{collection}/{name}"
     return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from helpers import accounts, container_image, storage
 from helpers.data import find_file
 from helpers.errors import JobError, NotFoundError, SettingError, near
-from helpers.notebook import check_parameters, find_notebook
+from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
 
 ENDED = {
@@ -134,37 +134,47 @@ def train(
     check(machine_type, workers, timeout_s, labels)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
-    table = find_file(parameters["DATA"]) if parameters.get("DATA") else None
     hours = (workers + 1) * timeout_s / 3600
-    print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
     print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
-    if table:
-        where = f"bucket {session.bucket} in {session.location}"
-        print(f"Upload:   {table} ({table.stat().st_size / 1e6:.1f} MB) to {where}")
-
-    image = container_image.environment_image(session, accelerator=accelerator)
-    display_name, base_uri = new_name(session, file.name)
-    notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
-    storage.upload_file(session, file.path, notebook_uri)
-    if table:
-        uri = f"{base_uri}/input/{table.name}"
-        parameters["DATA"] = storage.upload_file(session, table, uri)
-    parameters_uri = storage.write_bytes(
-        session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
-    )
-
-    arguments = [f"--notebook={notebook_uri}", f"--parameters={parameters_uri}"]
-    container = {"imageUri": image, "args": arguments}
     machine = machine_spec(machine_type, accelerator)
-    pools = [{"machineSpec": machine, "replicaCount": "1", "containerSpec": container}]
-    if workers:
-        pools.append(pools[0] | {"replicaCount": str(workers)})
+    display_name, base_uri, pool = stage(session, file, parameters, machine)
+    pools = [pool, pool | {"replicaCount": str(workers)}] if workers else [pool]
     job = submit(
         session, pools, display_name=display_name, base_uri=base_uri, spot=spot,
         timeout_s=timeout_s, labels=labels | {"notebook": _label(file.name)},
         service_account=service_account,
     )  # fmt: skip
     return job.wait() if wait else job
+
+
+def stage(
+    session: Session, file: NotebookFile, parameters: dict, machine: dict, *more: str
+) -> tuple[str, str, dict]:
+    """Put what a job needs into the bucket; its display name, its folder, its worker pool.
+
+    Args:
+        parameters: as `check_parameters` gives them.
+        more: arguments of the container beside the notebook and its parameters.
+    """
+    table = find_file(parameters["DATA"]) if parameters.get("DATA") else None
+    print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
+    if table:
+        where = f"bucket {session.bucket} in {session.location}"
+        print(f"Upload:   {table} ({table.stat().st_size / 1e6:.1f} MB) to {where}")
+    image = container_image.environment_image(session, accelerator=machine.get("acceleratorType"))
+    display_name, base_uri = new_name(session, file.name)
+    notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
+    storage.upload_file(session, file.path, notebook_uri)
+    if table:
+        uri = f"{base_uri}/input/{table.name}"
+        parameters = parameters | {"DATA": storage.upload_file(session, table, uri)}
+    parameters_uri = storage.write_bytes(
+        session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
+    )
+    arguments = [f"--notebook={notebook_uri}", f"--parameters={parameters_uri}", *more]
+    container = {"imageUri": image, "args": arguments}
+    pool = {"machineSpec": machine, "replicaCount": "1", "containerSpec": container}
+    return display_name, base_uri, pool
 
 
 def new_name(session: Session, name: str) -> tuple[str, str]:
@@ -193,17 +203,7 @@ def submit(
     service_account: str = "",
 ) -> Job:
     """Create a custom job of these worker pools, once, and print its link."""
-    scheduling = {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"}
-    if len(pools) > 1:  # several workers go on together or not at all
-        scheduling["restartJobOnWorkerRestart"] = True
-    specification = {
-        "workerPoolSpecs": pools,
-        "scheduling": scheduling,
-        "baseOutputDirectory": {"outputUriPrefix": base_uri},
-    }
-    account = service_account or accounts.find(session, accounts.RUN_AS)
-    if account:
-        specification["serviceAccount"] = account
+    specification = job_spec(session, pools, base_uri, timeout_s, spot, service_account)
     body = {
         "displayName": display_name,
         "labels": labels | container_image.LABELS,
@@ -214,6 +214,27 @@ def submit(
     job = Job(session, created["name"], display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
     return job
+
+
+def job_spec(
+    session: Session,
+    pools: list[dict],
+    base_uri: str,
+    timeout_s: int,
+    spot: bool = False,
+    service_account: str = "",
+) -> dict:
+    """What every run of a job is like, as the service takes it."""
+    scheduling = {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"}
+    if len(pools) > 1:  # several workers go on together or not at all
+        scheduling["restartJobOnWorkerRestart"] = True
+    specification = {
+        "workerPoolSpecs": pools,
+        "scheduling": scheduling,
+        "baseOutputDirectory": {"outputUriPrefix": base_uri},
+    }
+    account = service_account or accounts.find(session, accounts.RUN_AS)
+    return specification | ({"serviceAccount": account} if account else {})
 
 
 def find_job(session: Session, name: str = "") -> Job:
