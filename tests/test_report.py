@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from nbconvert import HTMLExporter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import helpers
@@ -275,6 +276,20 @@ def test_code_is_folded_and_outputs_are_seen(visit):
     assert page.evaluate("document.images[0].naturalWidth") > 100
     assert page.locator("table").first.is_visible()
     assert page.locator(".strip a").count() >= 5
+
+
+def test_every_output_is_drawn_as_a_notebook_editor_draws_it(visit, pages, tmp_path):
+    """Jupyter's own template stands in for Colab's eye: it draws each output from the same data."""
+    blank = "{% block html_head_js %}{% endblock %}{% block html_head_js_mathjax %}{% endblock %}"
+    exporter = HTMLExporter(raw_template="{% extends 'lab/index.html.j2' %}" + blank)
+    ran = nbformat.read(pages / "a_ran.ipynb", as_version=4)
+    (tmp_path / "lab.html").write_text(exporter.from_notebook_node(ran)[0], encoding="utf-8")
+    page, *_ = visit(tmp_path / "lab.html")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.jp-OutputArea-output')].map(e => e.clientHeight)"
+    )
+    assert len(heights) == sum(len(cell.get("outputs", [])) for cell in ran.cells)
+    assert min(heights) > 0
 
 
 def test_what_cells_show_runs_no_script_and_fetches_nothing(visit, tmp_path):
