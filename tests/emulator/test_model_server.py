@@ -199,7 +199,7 @@ def test_a_slow_model_keeps_nobody_else_waiting(saved_models):  # noqa: F811
             server.predict({"instances": [{"rounds": rounds}] * 2})
         server.predict({"instances": [{"rounds": 100}]})
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            long = pool.submit(server.predict, {"instances": [{"rounds": 2000}]})
+            long = pool.submit(server.predict, {"instances": [{"rounds": 1000}]})
             answered = 0
             while not long.done():
                 answered += server.call("GET", server.route)[0] == 200
