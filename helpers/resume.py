@@ -2,7 +2,8 @@
 
 A checkpoint is one file, `epoch-step.npz`, below the gs:// address AIP_CHECKPOINT_DIR:
 weights, the optimizer's state (with it the place in a learning-rate schedule), random states,
-running metrics and the history. It is complete before an older one is removed.
+running metrics, the history, and what other callbacks count and compare. It is complete before an
+older one is removed.
 """
 
 import io
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import zipfile
+from inspect import signature
 
 import keras
 import numpy as np
@@ -18,16 +20,18 @@ from helpers import session, storage
 from helpers.errors import NotFoundError, StoppedError
 from helpers.strategy import member, several
 
+PAST_ALL = 2**31  # epochs
+
 
 class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Keras's own are not
     """Restore a compiled model's last checkpoint, and as a callback of `fit` keep new ones.
 
     Without AIP_CHECKPOINT_DIR, as outside of jobs, it does nothing. SIGTERM saves at the next batch
-    end (several workers: keeps the last epoch's) and raises. Put it first among the callbacks.
+    end (several workers: keeps the last epoch's) and raises. Give other callbacks to `beside`.
 
     Attributes:
         epoch, step: where to go on: `fit(initial_epoch=…)`, and `batches(start_epoch=…,
-            start_step=…)`; 0 and 0 at first.
+            start_step=…)`; 0 and 0 at first, past all epochs when a callback had ended training.
         history: one list a metric, over all epochs once `fit` has ended.
     Raises:
         StoppedError: in `fit`, after SIGTERM.
@@ -37,22 +41,37 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         super().__init__()
         self.where = os.environ.get("AIP_CHECKPOINT_DIR", "").rstrip("/")
         self.steps, self.epoch, self.step, self.history = steps_per_epoch, 0, 0, {}
-        self._told, self._metrics, self._skipped = False, [], 0
+        self._told, self._metrics, self._skipped, self._ended = False, [], 0, None
+        self._others, self._kept = (), []
         found = _newest(self.where) if self.where else None
         if found:
             model.optimizer.build(model.trainable_variables)
-            about = json.loads(str(found["about"]))
+            about = json.loads(
+                str(found["about"]), object_hook=lambda d: found[d["@"]] if "@" in d else d
+            )
             self.epoch, self.step, self.history = (about[k] for k in ("epoch", "step", "history"))
-            for i, variable in enumerate(_state(model)):
-                variable.assign(found[f"state{i}"])
-            self._metrics = [found[f"metric{i}"] for i in range(about["metrics"])]
+            self._metrics, self._kept = about["metrics"], about["others"]
+            for variable, value in zip(_state(model), about["state"], strict=True):
+                variable.assign(value)
             print(f"Going on from epoch {self.epoch}, step {self.step}: {self.where}/", flush=True)
+            if about["ended"]:
+                self.epoch = PAST_ALL
+
+    def beside(self, *others: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
+        """The callbacks for `fit`: this one, and others that are to go on where they were, too.
+
+        Kept of those: public numbers, lists and arrays that are no arguments of their class, such
+        as an EarlyStopping's count of bad epochs, its best value and its best weights.
+        """
+        self._others = others
+        return [self, *others]
 
     def on_train_begin(self, logs=None):
         if self.where:
             self._before = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_told", True))
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._between()
         self._now, self._skipped = epoch, self.step
         self.step = 0
 
@@ -71,14 +90,25 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
     def on_epoch_end(self, epoch, logs=None):
         if self._skipped:
             self.model.stop_training, self._skipped = False, 0
-        for name, value in (logs or {}).items():
-            self.history.setdefault(name, []).append(float(value))
-        if self.where:
-            self._save(epoch + 1, 0)
+        self._ended = epoch + 1, logs or {}
+
+    def _between(self) -> None:
+        """Before an epoch and after the last: what all callbacks made of the one before counts."""
+        for callback, kept in zip(self._others, self._kept, strict=bool(self._kept)):
+            vars(callback).update(kept)  # only now: they begin anew in on_train_begin
+        self._kept = []
+        if self._ended:
+            epoch, logs = self._ended
+            self._ended = None
+            for name, value in logs.items():
+                self.history.setdefault(name, []).append(float(value))
+            if self.where:
+                self._save(epoch, 0)
         if self._told:
             self._stop()
 
     def on_train_end(self, logs=None):
+        self._between()
         self.model.history.history = self.history
         self.model.history.epoch = list(range(len(next(iter(self.history.values()), []))))
         if self.where:
@@ -91,12 +121,22 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
     def _save(self, epoch: int, step: int) -> None:
         if member() != 0:
             return
-        metrics = self.model.metrics_variables if step else []
-        about = {"epoch": epoch, "step": step, "history": self.history, "metrics": len(metrics)}
-        arrays = {f"state{i}": v.numpy() for i, v in enumerate(_state(self.model))}
-        arrays |= {f"metric{i}": v.numpy() for i, v in enumerate(metrics)}
+        arrays = {}
+
+        def apart(array) -> dict:  # JSON holds the rest, and where in it an array belongs
+            name = f"array{len(arrays)}"
+            arrays[name] = np.asarray(array)
+            return {"@": name}
+
+        about = {
+            "epoch": epoch, "step": step, "history": self.history,
+            "ended": not step and bool(self.model.stop_training),
+            "metrics": [v.numpy() for v in self.model.metrics_variables] if step else [],
+            "others": [_plain(callback) for callback in self._others],
+            "state": [v.numpy() for v in _state(self.model)],
+        }  # fmt: skip
         content, older = io.BytesIO(), _names(self.where)
-        np.savez(content, about=json.dumps(about), **arrays)
+        np.savez(content, about=json.dumps(about, default=apart), **arrays)
         uri = f"{self.where}/{epoch:06d}-{step:08d}.npz"
         cloud = session.from_environment()
         storage.write_bytes(cloud, content.getvalue(), uri)
@@ -106,6 +146,20 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
 
 def _state(model: keras.Model) -> list:
     return [*model.variables, *model.optimizer.variables]
+
+
+def _plain(callback: keras.callbacks.Callback) -> dict:
+    """What a callback counts and compares, by name; not how it was set up."""
+    given = {n for kind in type(callback).__mro__ for n in signature(kind.__init__).parameters}
+
+    def fits(value) -> bool:
+        if isinstance(value, list):
+            return all(map(fits, value))
+        number = isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf"
+        return number or isinstance(value, int | float | None)
+
+    found = {n: v for n, v in vars(callback).items() if n not in given and not n.startswith("_")}
+    return {name: value for name, value in found.items() if fits(value)}
 
 
 def _names(where: str) -> list[str]:

@@ -1,17 +1,24 @@
 """A job that is stopped again and again ends as one that never was."""
 
-import json
+import http.client
+import random
+import signal
+import subprocess
+import sys
 import uuid
+from urllib.parse import urlsplit
 
 import keras
 import numpy as np
-import psutil
 import pytest
+import tensorflow as tf
 
 import helpers
 from helpers import storage
+from helpers.errors import StoppedError
 from tests.emulator.conftest import until
 from tests.test_train import notebook
+from tests.trained import table
 
 FIT = """\
 import json, time
@@ -22,85 +29,173 @@ from helpers import data
 tf.config.experimental.enable_op_determinism()
 rooms = data.load("diabetes")
 keras.utils.set_random_seed(3)
-inputs, x = helpers.encode(rooms)
-x = keras.layers.Dropout(0.2)(keras.layers.Dense(8, activation="tanh")(x))
-model = keras.Model(inputs, helpers.decode(rooms, x))
-rate = keras.optimizers.schedules.CosineDecay(1e-2, 10 * EPOCHS)
-model.compile(keras.optimizers.Adam(rate), "mse", metrics=["mae"])
-saved = helpers.checkpoints(model, steps_per_epoch=10)
-slow = keras.callbacks.LambdaCallback(
-    on_train_batch_end=lambda batch, logs: (print("step", flush=True), time.sleep(0.05)))
+with helpers.strategy(timeout_s=60).scope():
+    inputs, x = helpers.encode(rooms)
+    x = keras.layers.Dropout(0.2)(keras.layers.Dense(8, activation="tanh")(x))
+    model = keras.Model(inputs, helpers.decode(rooms, x))
+    model.compile(keras.optimizers.Adam(1e-2), "mse", metrics=["mae"])
+    saved = helpers.checkpoints(model, steps_per_epoch=10)
 history = model.fit(
     helpers.batches(rooms, rooms.train, batch_size=34, seed=3, start_epoch=saved.epoch,
                     start_step=saved.step),
     validation_data=helpers.batches(rooms, rooms.test, batch_size=500),
-    initial_epoch=saved.epoch, epochs=EPOCHS, steps_per_epoch=10,
-    callbacks=[saved, slow], verbose=2)
+    initial_epoch=saved.epoch, epochs=EPOCHS, steps_per_epoch=10, verbose=2,
+    callbacks=saved.beside(
+        keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: (print("step", flush=True), time.sleep(0.05))),
+        keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e6),
+        keras.callbacks.EarlyStopping("val_loss", patience=99, restore_best_weights=True)))
 told = {"history": history.history, "weights": [w.numpy().tolist() for w in model.weights]}
 Path(OUTPUT_DIR, "metrics.json").write_text(json.dumps(told))
 """
 
 
-def stop_machine(job) -> None:
-    """As the service takes a spot machine back: SIGTERM to the container's first process."""
-    number = job.number
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if (
-            any("container_main" in word for word in words)
-            and process.environ().get("CLOUD_ML_JOB_ID") == number
-        ):
-            process.terminate()
+def preempt(session, local_cloud_folder, job, replica: str) -> bool:
+    command = [sys.executable, "-m", "helpers.emulator", "preempt", job.number, replica]
+    command += ["--state", str(local_cloud_folder)]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("stops", [2, pytest.param(5, marks=pytest.mark.soak)])
-def test_a_job_stopped_again_and_again_ends_the_same(session, tmp_path, stops):
+@pytest.mark.parametrize(
+    ("workers", "times"),
+    [(0, 2), (1, 2), *(pytest.param(n, 10, marks=pytest.mark.soak) for n in (0, 1, 2))],
+)
+def test_a_job_preempted_again_and_again_ends_the_same(
+    session, local_cloud_folder, tmp_path, workers, times
+):
+    """At random moments of start-up, training and the end, the chief or another."""
     path = notebook(tmp_path, "fit.ipynb", FIT)
-    epochs = {"EPOCHS": 3 + stops}
-    job = helpers.train(session, str(path), parameters=epochs, spot=True, wait=False)
+    about = {"parameters": {"EPOCHS": 3 + times}, "workers": workers}
+    job = helpers.train(session, str(path), spot=True, wait=False, **about)
+    draw, seen = random.Random(workers), 0
+    replicas = ["workerpool0-0", *(f"workerpool1-{i}" for i in range(workers))]
 
-    def steps() -> list:
-        return [entry for entry in job.logs() if entry.get("textPayload") == "step"]
+    def said(text: str) -> int:
+        return sum(text in entry["textPayload"] for entry in job.logs())
 
-    seen = 0
-    for _ in range(stops):
-        until(lambda enough=seen + 13: len(steps()) >= enough or job.state == "FAILED")
-        assert job.state == "RUNNING", job.resource().get("error")
-        stop_machine(job)
-        until(lambda: b"stopped on request" in json.dumps(list(job.logs())).encode())
-        seen = len(steps())
+    for time in range(1, times + 1):
+        enough = seen + draw.randrange(25) * (workers + 1)
+        until(lambda enough=enough: said("step") >= enough or job.state not in RUNNING, 120)
+        until(lambda: preempt(session, local_cloud_folder, job, draw.choice(replicas)))
+        until(lambda time=time: said("was preempted. Restarting") >= time, 120)
+        seen = said("step")
     job.wait()
-    whole = helpers.train(session, str(path), parameters=epochs)
+    whole = helpers.train(session, str(path), **about)
     assert job.metrics["weights"] == whole.metrics["weights"]
     assert job.metrics["history"].keys() == whole.metrics["history"].keys()
     for name, values in whole.metrics["history"].items():
         assert job.metrics["history"][name] == pytest.approx(values, rel=1e-5)
-        assert len(values) == epochs["EPOCHS"]
-    said = "\n".join(entry["textPayload"] for entry in job.logs())
-    assert said.count("Going on from epoch") == stops
+        assert len(values) == 3 + times
+    assert said("Going on from epoch")
+    assert not said("Restart 1 of")
     kept = storage.list_uris(session, f"{job.base_uri}/checkpoints/")
     assert len(kept) == 1
 
 
-def test_a_broken_checkpoint_is_passed_over(session, monkeypatch, capsys):
-    where = f"gs://{session.bucket}/{uuid.uuid4().hex}/checkpoints"
-    monkeypatch.setenv("AIP_CHECKPOINT_DIR", where + "/")
+RUNNING = ("QUEUED", "PENDING", "RUNNING")
 
-    def made() -> keras.Model:
-        keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        model.compile("adam", "mse")
-        return model
 
-    first, x = made(), np.ones((8, 2), "float32")
-    saved = helpers.checkpoints(first, steps_per_epoch=2)
-    assert (saved.epoch, saved.step) == (0, 0)
-    first.fit(x, x[:, 0], epochs=2, batch_size=4, callbacks=[saved], verbose=0)
+@pytest.fixture
+def where(session, monkeypatch) -> str:
+    """A checkpoint folder, as a job has one."""
+    folder = f"gs://{session.bucket}/{uuid.uuid4().hex}/checkpoints"
+    monkeypatch.setenv("AIP_CHECKPOINT_DIR", folder + "/")
+    return folder
+
+
+class stops(keras.callbacks.Callback):  # noqa: N801
+    """Sends this process SIGTERM within a step, counted over all epochs, or after them (-1)."""
+
+    def __init__(self, at: int, first: int):
+        super().__init__()
+        self.at, self.now = at, first
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.now == self.at:
+            signal.raise_signal(signal.SIGTERM)
+        self.now += 1
+
+    def on_test_begin(self, logs=None):
+        if self.at == -self.now:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def fit(*others, rate=1e-2, stop_at: int = 10**9) -> tuple[list, dict]:
+    """Train as a new process would, 6 epochs of 4 steps, from the last checkpoint if there is one.
+
+    Returns:
+        the weights, and the history.
+    """
+    rooms = table()
+    keras.utils.set_random_seed(1)
+    inputs, x = helpers.encode(rooms)
+    x = keras.layers.Dropout(0.3)(keras.layers.Dense(8, "tanh")(x))
+    model = keras.Model(inputs, helpers.decode(rooms, x))
+    model.compile(keras.optimizers.Adam(rate), "mse", metrics=["mae"])
+    saved = helpers.checkpoints(model, steps_per_epoch=4)
+    place = {"start_epoch": saved.epoch, "start_step": saved.step}
+    history = model.fit(
+        helpers.batches(rooms, rooms.train, batch_size=20, seed=3, **place),
+        validation_data=helpers.batches(rooms, rooms.test, batch_size=20),
+        initial_epoch=saved.epoch, epochs=6, steps_per_epoch=4, verbose=0,
+        callbacks=saved.beside(*others, stops(stop_at, 4 * saved.epoch + saved.step)),
+    ).history  # fmt: skip
+    return model.get_weights(), history
+
+
+CASES = {
+    "patience": lambda: {"others": [early(patience=4, min_delta=1e9), plateau()]},
+    "best weights": lambda: {"others": [early("loss", patience=1, min_delta=200)]},
+    "schedule": lambda: {"rate": keras.optimizers.schedules.CosineDecay(1e-1, 24)},
+}
+
+
+def plateau() -> keras.callbacks.ReduceLROnPlateau:
+    return keras.callbacks.ReduceLROnPlateau("loss", 0.5, 2, min_delta=1e9)
+
+
+def early(monitor: str = "val_loss", **settings) -> keras.callbacks.EarlyStopping:
+    return keras.callbacks.EarlyStopping(monitor, restore_best_weights=True, **settings)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_callbacks_count_goes_on(where, monkeypatch, case):
+    """Stopped within an epoch, at an epoch's end and after the last: bitwise as never stopped."""
+
+    def run(stop_at: int = 10**9):
+        made = CASES[case]()
+        return fit(*made.pop("others", []), **made, stop_at=stop_at)
+
+    tf.config.experimental.enable_op_determinism()
+    monkeypatch.delenv("AIP_CHECKPOINT_DIR")
+    weights, history = run()
+    epochs = len(history["loss"])
+    monkeypatch.setenv("AIP_CHECKPOINT_DIR", where)
+    for stop_at in (5, -8, -4 * epochs):
+        with pytest.raises(StoppedError, match="the checkpoint is in"):
+            run(stop_at)
+    again, whole = run()
+    assert whole == history
+    for ours, theirs in zip(again, weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_upload_cut_short_replaces_nothing(session, where, capsys):
+    """Neither one whose connection broke, nor an object that is not whole."""
+    with pytest.raises(StoppedError):
+        fit(stop_at=9)
+    (good,) = storage.list_uris(session, where)
+    server = http.client.HTTPConnection(urlsplit(session.endpoint).netloc)
+    bucket, name = storage.split_uri(f"{where}/000003-00000000.npz")
+    server.putrequest("POST", f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}")
+    server.putheader("Authorization", f"Bearer {session.credentials.token}")
+    server.putheader("Content-Length", "100000")
+    server.endheaders(b"PK" + bytes(50_000))
+    server.close()
+    assert storage.list_uris(session, where) == [good]
     storage.write_bytes(session, b"PK cut short", f"{where}/000003-00000000.npz")
-    second = made()
-    again = helpers.checkpoints(second, steps_per_epoch=2)
-    assert (again.epoch, again.step) == (2, 0)
-    assert "000003-00000000.npz can't be read" in capsys.readouterr().out
-    np.testing.assert_array_equal(second.get_weights()[0], first.get_weights()[0])
-    assert len(second.fit(x, x[:, 0], epochs=3, initial_epoch=2, batch_size=4,
-                          callbacks=[again], verbose=0).history["loss"]) == 3  # fmt: skip
+    with pytest.raises(StoppedError):
+        fit(stop_at=10)
+    said = capsys.readouterr().out
+    assert "000003-00000000.npz can't be read" in said
+    assert "Going on from epoch 2, step 2" in said

@@ -1,4 +1,4 @@
-"""python -m helpers.emulator serve | stop | status --state DIR"""
+"""python -m helpers.emulator serve | stop | status | preempt JOB [REPLICA] --state DIR"""
 
 import argparse
 import asyncio
@@ -22,15 +22,19 @@ IDLE_CHECK_S = 10
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m helpers.emulator", description=__doc__)
-    parser.add_argument("verb", choices=["serve", "stop", "status"])
+    parser.add_argument("verb", choices=["serve", "stop", "status", "preempt"])
+    parser.add_argument("job", nargs="?", default="", help="preempt: a training job's number")
+    parser.add_argument("replica", nargs="?", default="workerpool0-0", help="(workerpool0-0)")
     parser.add_argument("--state", type=Path, default=None, help="state folder (.local-cloud)")
     parser.add_argument("--port", type=int, default=0, help="0: the one used before, else any")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     folder = arguments.state or Path(os.environ.get("LOCAL_CLOUD_DIR") or ".local-cloud")
     folder = folder.expanduser().resolve()
     try:
         if arguments.verb == "serve":
             return serve(folder, arguments.port)
+        if arguments.verb == "preempt":
+            return preempt(folder, arguments.job, arguments.replica)
         return stop(folder) if arguments.verb == "stop" else status(folder)
     except StateError as error:
         print(error, file=sys.stderr)
@@ -85,6 +89,15 @@ def status(folder: Path) -> int:
     known = json.loads((folder / "emulator.json").read_text())
     size_mb = process.memory_info().rss / 1e6
     print(f"Local cloud at {known['url']} (process {process.pid}, {size_mb:.0f} MB) in {folder}.")
+    return 0
+
+
+def preempt(folder: Path, job: str, replica: str) -> int:
+    """Have the machine of a training job's replica taken back; a test's word."""
+    from helpers.emulator import jobs
+
+    jobs.preempt(folder, job, replica)
+    print(f"{replica} of job {job} is told, killed after the grace time, and starts again.")
     return 0
 
 

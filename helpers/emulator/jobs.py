@@ -1,8 +1,9 @@
 """Training jobs: every replica is a process with the environment Vertex AI gives a container.
 
 A small supervisor (replica.py) runs each one in its own session, so that a killed local cloud finds
-its jobs again: DIR/jobs/JOB/TASK/ATTEMPT-RESTART/ holds spec.json, pid (locked while the supervisor
-lives) and, at the end, exit.json. One thread watches; handlers only note what was asked for.
+its jobs again: DIR/jobs/JOB/TASK/ATTEMPT-RESTART-PREEMPTION/ holds spec.json, pid (locked while the
+supervisor lives) and, at the end, exit.json. One thread watches; handlers only note what was asked
+for, and `python -m helpers.emulator preempt` leaves the file DIR/jobs/JOB/TASK/preempt.
 """
 
 import datetime
@@ -28,6 +29,7 @@ import psutil
 from helpers.emulator import buckets, builds, calls, logs, operations
 from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now
 from helpers.emulator.services import project_number
+from helpers.emulator.state import StateError
 
 log = logging.getLogger("helpers.emulator")
 
@@ -62,11 +64,24 @@ class Replica:
     index: int
     attempt: int = 0  # of the whole job
     restarts: int = 0  # of this worker, in this attempt
+    preemptions: int = 0  # these are counted for the folder's name alone
+    told: bool = False  # that its machine is taken back
     process: subprocess.Popen | None = None  # None: not started, or by an earlier local cloud
 
     @property
     def folder(self) -> Path:
-        return self.home / f"{self.attempt}-{self.restarts}"
+        return self.home / f"{self.attempt}-{self.restarts}-{self.preemptions}"
+
+    @property
+    def mark(self) -> Path:
+        """There from the moment its machine is to be taken back until it has another."""
+        return self.home / "preempt"
+
+    def find(self) -> bool:
+        """Take up the last try that an earlier local cloud started, if there is one."""
+        tries = [tuple(map(int, path.name.split("-"))) for path in self.home.glob("*-*-*")]
+        self.attempt, self.restarts, self.preemptions = max(tries, default=(0, 0, 0))
+        return bool(tries)
 
     def launch(self, spec: dict) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,6 +92,16 @@ class Replica:
                 program, env=_kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 start_new_session=True,
             )  # fmt: skip
+
+    def again(self, **counted: int) -> None:
+        """Start it as it was before: same name, same ports, same environment."""
+        spec = json.loads((self.folder / "spec.json").read_text())
+        for name, count in counted.items():
+            setattr(self, name, count)
+        if self.told:
+            self.mark.unlink(missing_ok=True)
+            self.told = False
+        self.launch(spec)
 
     def pid(self) -> int | None:
         """The supervisor's, while it lives."""
@@ -144,11 +169,11 @@ class Run:
         """Ask every replica to stop; the job ends when they have."""
         self.ending = (state, error)
         self.kill_at_s = time.monotonic() + (STOP_GRACE_S if _closing.is_set() else _grace_s() + 2)
-        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM, self.replicas)
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int, replicas: list[Replica]) -> None:
         """To the supervisors; all they have started is noted by pid and start time."""
-        for pid in filter(None, [replica.pid() for replica in self.replicas]):
+        for pid in filter(None, [replica.pid() for replica in replicas]):
             try:
                 supervisor = psutil.Process(pid)
                 self.family |= {supervisor, *supervisor.children(recursive=True)}
@@ -234,12 +259,7 @@ def adopt(cloud: Cloud) -> None:
         if job["state"].removeprefix("JOB_STATE_") in NEXT:
             run = _runs[job["name"]] = _run_of(cloud, job)
             for replica in run.replicas:
-                for path in replica.home.glob("*-*"):
-                    this = tuple(int(number) for number in path.name.split("-"))
-                    replica.attempt, replica.restarts = max(
-                        this, (replica.attempt, replica.restarts)
-                    )
-                    run.started = True
+                run.started |= replica.find()
             if run.started:
                 run.set_deadline(run.move("RUNNING", startTime=job.get("startTime") or now()))
             run.asked = job.get("_asked")
@@ -283,7 +303,7 @@ def _step(run: Run) -> None:
         if None not in ends:
             _finish(run)
         elif time.monotonic() > run.kill_at_s:
-            run.signal(signal.SIGUSR1)
+            run.signal(signal.SIGUSR1, run.replicas)
             if time.monotonic() > run.kill_at_s + 2:  # a supervisor hangs
                 _kill(run.family)
     elif run.asked:
@@ -294,6 +314,8 @@ def _step(run: Run) -> None:
             _begin(run)
     elif ends[0] and ends[0]["code"] == 0:  # the chief's success is the job's
         run.stop("SUCCEEDED")
+    elif taken := [replica for replica in run.replicas if replica.mark.exists()]:
+        _take_back(run, taken)
     elif any(end and end["code"] != 0 for end in ends):
         _recover(run, ends)
     elif time.time() > run.deadline_s:
@@ -302,20 +324,53 @@ def _step(run: Run) -> None:
         run.cancel(f"CANCELED: the job ran longer than its timeout of {limit}.", code=4)
 
 
+def preempt(folder: Path, job: str, task: str) -> None:
+    """Ask for the machine of one replica to be taken back, as Google does it with spot machines.
+
+    Raises:
+        StateError: no such replica runs.
+    """
+    replica = Replica(folder / "jobs" / job / task, 0, 0)
+    if not replica.find() or not replica.pid():
+        raise StateError(f"No replica {task} of a job {job} runs in {folder}.")
+    replica.mark.touch()
+
+
+def _take_back(run: Run, taken: list[Replica]) -> None:
+    """SIGTERM, SIGKILL after the grace time, another machine; no restart of those that count."""
+    for replica in taken:
+        if not replica.told:
+            replica.told, name = True, replica.home.name
+            run.say(f"The machine of {name} is preempted in {_grace_s():g} s.", "WARNING")
+            run.signal(signal.SIGTERM, [replica])
+    if any(replica.pid() for replica in taken):
+        return
+    again = "Restarting the whole job" if _whole(run) else "Restarting it"
+    for replica in taken:
+        run.say(f"The replica {replica.home.name} was preempted. {again}.", "WARNING")
+        if not _whole(run):
+            replica.again(preemptions=replica.preemptions + 1)
+    if _whole(run):
+        run.stop("PREEMPTED")
+
+
+def _whole(run: Run) -> bool:
+    asked = run.spec.get("scheduling", {})  # disableRetries overrides the other
+    return bool(asked.get("restartJobOnWorkerRestart") and not asked.get("disableRetries"))
+
+
 def _recover(run: Run, ends: list[dict | None]) -> None:
     """Restart the worker, then the whole job, unless the error is permanent."""
     place = next(i for i, end in enumerate(ends) if end and end["code"] != 0)
     replica, code, last = run.replicas[place], ends[place]["code"], ends[place]["last"].strip()
     said = f"exited with a non-zero status of {code}" if code is not None else GONE
     message = f"The replica {replica.home.name} {said}."
-    scheduling = run.spec.get("scheduling", {})
-    again = code is not None and code not in PERMANENT and not scheduling.get("disableRetries")
-    whole = scheduling.get("restartJobOnWorkerRestart", False)
-    if again and not whole and replica.restarts < WORKER_RESTARTS:
-        spec = json.loads((replica.folder / "spec.json").read_text())
-        replica.restarts += 1
-        run.say(f"{message} Restart {replica.restarts} of {WORKER_RESTARTS}.", "WARNING")
-        replica.launch(spec)
+    disabled = run.spec.get("scheduling", {}).get("disableRetries")
+    again = code is not None and code not in PERMANENT and not disabled
+    if again and not _whole(run) and replica.restarts < WORKER_RESTARTS:
+        count = replica.restarts + 1
+        run.say(f"{message} Restart {count} of {WORKER_RESTARTS}.", "WARNING")
+        replica.again(restarts=count)
     elif again and replica.attempt < JOB_RESTARTS:
         count = f"{replica.attempt + 1} of {JOB_RESTARTS}"
         run.say(f"{message} Restarting the whole job, {count}.", "WARNING")
@@ -333,8 +388,7 @@ def _begin(run: Run) -> None:
         return
     for replica, spec in zip(run.replicas, specs, strict=True):
         replica.launch(spec)
-    if not run.started:
-        run.set_deadline(run.move("RUNNING", startTime=now()))
+    run.set_deadline(run.move("RUNNING", startTime=now()))
     run.started = True
 
 
@@ -343,13 +397,15 @@ def _finish(run: Run) -> None:
     state, error = run.ending
     _kill(run.family)
     run.family, run.ending = set(), None
-    if state == "RESTART":
-        for replica in run.replicas:
-            replica.attempt, replica.restarts = replica.attempt + 1, 0
-        if not run.asked:
-            _begin(run)
-            return
+    if state in ("RESTART", "PREEMPTED") and run.asked:
         state, error = "CANCELLED", run.asked
+    elif state in ("RESTART", "PREEMPTED"):
+        for replica in run.replicas:
+            if state == "RESTART":
+                replica.again(attempt=replica.attempt + 1, restarts=0)
+            else:
+                replica.again(preemptions=replica.preemptions + 1)
+        return
     run.move(state, endTime=now(), **({"error": error} if error else {}))
     del _runs[run.name]
 
@@ -412,9 +468,8 @@ def _plan(run: Run) -> list[dict]:
             "log": f"{logs.folder(run.cloud, 'ml_job', run.number) / replica.home.name}.jsonl",
             "grace_s": _grace_s(),
         })  # fmt: skip
-    if not run.started:
-        ignored = ", ".join(sorted(_without_effect(run.spec)))
-        run.say("\n".join([*said, *([f"Accepted without effect: {ignored}."] if ignored else [])]))
+    ignored = ", ".join(sorted(_without_effect(run.spec)))
+    run.say("\n".join([*said, *([f"Accepted without effect: {ignored}."] if ignored else [])]))
     return specs
 
 

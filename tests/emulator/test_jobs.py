@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
 import textwrap
@@ -392,3 +393,69 @@ def test_mounted_paths_in_commands_are_the_buckets_files(cloud):
     assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED", lines(cloud, name)
     assert lines(cloud, name) == ["text", "not/gcs/mounted"]
     assert (cloud.folder / "buckets" / "mounted" / "a").read_text() == "text\n"
+
+
+def preempt(cloud: Emulator, name: str, replica: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "helpers.emulator", "preempt", "--state", str(cloud.folder)]
+    number = name.rsplit("/", 1)[-1]
+    return subprocess.run([*command, number, replica], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_preempted_replicas_start_again_as_they_were(cloud, tmp_path, whole):
+    """SIGTERM, after the grace time SIGKILL to all they started; restarts after failures stay."""
+    gate = tmp_path / "gate"
+    code = f"""
+        import json, os, signal, subprocess, sys, time
+        print("told", json.dumps(dict(os.environ), sort_keys=True), flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        words = [sys.executable, "-c", "import time; time.sleep(600)"]
+        print("pid", subprocess.Popen(words, start_new_session=True).pid, flush=True)
+        print("pid", os.getpid(), flush=True)
+        while not os.path.exists({str(gate)!r}): time.sleep(0.02)
+    """
+    container = {"imageUri": "python:3.11", "command": ["python", "-c", textwrap.dedent(code)]}
+    pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": container}
+    pools = [pool | {"replicaCount": "1"}, pool | {"replicaCount": "1"}]
+    name = submit(cloud, pools=pools, scheduling={"restartJobOnWorkerRestart": whole})
+
+    def found(task: str, word: str) -> list[str]:
+        return [line for line in lines(cloud, name, task) if line.startswith(word)]
+
+    times = 2 if whole else 7  # more often than a worker may fail
+    for time in range(1, times + 1):
+        until(lambda time=time: len(found("workerpool1-0", "pid")) == 2 * time)
+        assert preempt(cloud, name, "workerpool1-0").returncode == 0
+    until(lambda: len(found("workerpool1-0", "pid")) == 2 * times + 2)
+    until(lambda: len(found("workerpool0-0", "pid")) == (2 * times + 2 if whole else 2))
+    for task in ("workerpool0-0", "workerpool1-0"):
+        assert len(set(found(task, "told"))) == 1
+        pids = [int(line.split()[1]) for line in found(task, "pid")]
+        assert [psutil.pid_exists(pid) for pid in pids] == [False] * (len(pids) - 2) + [True] * 2
+    os.kill(pids[-1], signal.SIGKILL)
+    said = "Restarting the whole job, 1 of 3" if whole else "Restart 1 of 5"
+    until(lambda: any(said in line for line in lines(cloud, name, "service")))
+    gate.touch()
+    assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED"
+    told = [line for line in lines(cloud, name, "service") if "was preempted" in line]
+    assert len(told) == times
+    refused = preempt(cloud, name, "workerpool1-0")
+    assert refused.returncode == 1
+    assert "No replica workerpool1-0" in refused.stderr
+
+
+def test_a_preemption_outlives_the_local_cloud(start_emulator):
+    code = """
+        import signal, time
+        signal.signal(signal.SIGTERM, lambda *_: (print("told", flush=True), time.sleep(0.5)))
+        print("up", flush=True)
+        time.sleep(600)
+    """
+    first = start_emulator("state", LOCAL_CLOUD_GRACE_S="2")
+    name = submit(first, code)
+    until(lambda: lines(first, name) == ["up"])
+    preempt(first, name, "workerpool0-0")
+    until(lambda: lines(first, name) == ["up", "told"])
+    first.kill()
+    second = start_emulator("state", LOCAL_CLOUD_GRACE_S="2")
+    until(lambda: lines(second, name) == ["up", "told", "up"])
