@@ -307,6 +307,7 @@ def _kernel(notebook: Path) -> type:
             about = {
                 "PYTHONPATH": os.pathsep.join(filter(None, packages)),
                 "JPY_SESSION_NAME": str(notebook),
+                "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # agg draws nothing
             }
             await super().start_kernel(env=os.environ | about, **arguments)
 

@@ -20,7 +20,7 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
 FORM = 'EPOCHS = 5  # @param {type:"integer"}\nDATA = "own"  # @param {type:"string"}'
 CELLS = [
     ("## A table", "import pandas as pd\npd.DataFrame({f'column_{n}': [n] for n in range(30)})"),
-    ("## A picture", "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);"),
+    ("## A picture", "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"),
     ("## Words", "# what it says\nprint('x' * 500)\nfor n in range(40):\n    print('line', n)"),
     ("## Warnings\n\n`code` and $a$", "import sys\nprint('careful', file=sys.stderr)\n{'a': 1.5}"),
     ("## Wait", "for n in range(9):\n    print(end=f'\\rbar {n}', flush=True)"),
@@ -153,7 +153,7 @@ def test_outputs_come_before_code_and_long_logs_are_folded(pages):
     assert text.index("column_29") < text.index("DataFrame")
     assert "41 lines printed" in text
     assert "1 line logged" in text
-    assert text.count("<details") == 7 + 2
+    assert text.count("<details") == 7 + 3  # a log, warnings, the other parameters
     assert "bar 8" in text
     assert "bar 7" not in text
     assert "<details open" not in text
