@@ -49,13 +49,15 @@ every choice explained."""
 CONNECT = """\
 ## Connect
 
-The only cell that knows where calls go. Everything below it is the same on both clouds."""
+The only cell that knows where calls go; everything below it is the same on both clouds. It shows \
+what bills there already."""
 CONNECT_CODE = """\
 import helpers
 
 ENDPOINT_NAME = ENDPOINT_NAME or MODEL_NAME
 session = helpers.connect(CLOUD, project=PROJECT, location=LOCATION, bucket=BUCKET)
-session"""
+print(session)
+helpers.costs(session)"""
 
 
 def has(cell: NotebookNode, tag: str) -> bool:

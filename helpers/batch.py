@@ -21,7 +21,7 @@ from helpers.deploy import Model
 from helpers.errors import JobError, NotFoundError, SettingError
 from helpers.predict import encode_columns
 from helpers.session import Session, console
-from helpers.train import ENDED
+from helpers.train import ENDED, check
 
 CHUNK_ROWS = 50_000
 
@@ -54,6 +54,7 @@ def batch_predict(
         JobError: the job failed, or rows of it did: their names and the service's words.
     Source: REST v1 projects.locations.batchPredictionJobs.create
     """
+    check(machine_type, 0, 60, labels or {})
     name = re.sub(r"[^a-z0-9-]", "-", model.name.lower())[:80]
     name = f"batch-{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     base_uri = f"gs://{session.bucket}/batch/{name}"

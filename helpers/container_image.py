@@ -116,6 +116,7 @@ def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
         raise SettingError(
             f"{', '.join(refused)} looks like a credential and stays out of the image."
         )
+    storage.find_bucket(session)
     package = pack(files)
     tag = _tag(package)
     image = f"{session.location}-docker.pkg.dev/{session.project}/{REPOSITORY}/{name}:{tag}"

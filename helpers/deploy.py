@@ -11,6 +11,7 @@ from helpers import model_card, storage
 from helpers.container_image import LABELS, serving_image, serving_version
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SettingError, near
 from helpers.session import Session, console
+from helpers.train import check, train
 
 SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
@@ -123,6 +124,7 @@ def register(
         raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
     _check_serving(session, artifact_uri)
 
+    check("n1-standard-2", 0, 60, labels or {})
     models = _api(session, "models")
     existing = _named(session, "models", name)
     if existing:
@@ -185,65 +187,106 @@ def deploy(
     name: str = "",
     machine_type: str = "n1-standard-2",
     traffic_percent: int = 100,
+    idle_shutdown_s: int = 3600,
+    always_on: bool = False,
 ) -> Endpoint:
-    """Serve a model version on an endpoint; safe to repeat.
+    """Serve a model version on an endpoint, with one machine; safe to repeat.
 
     Args:
         name: the endpoint's display name; "" takes the model's.
-        traffic_percent: this version's share; the versions running there keep the rest.
+        traffic_percent: this version's share; the versions running there keep the rest, and the
+            first one gets all.
+        idle_shutdown_s: without a request for so long, the machine stops and with it the bill;
+            the next request starts it again, which takes minutes. Google does this for one version
+            alone: beside another one, both stay up, and this is printed.
+        always_on: keep the machine up, and the bill, until `cleanup`.
     Raises:
         CloudError: it did not start; what this call made is removed again.
-    Source: REST v1 projects.locations.endpoints.deployModel
+    Source: REST v1beta1 (with always_on: v1) projects.locations.endpoints.deployModel
     """
     name = name or model.name
+    check(machine_type, 0, 60, {})
     if not 0 < traffic_percent <= 100:
         raise SettingError(f"traffic_percent={traffic_percent}; expected 1 to 100.")
-    endpoints = _api(session, "endpoints")
+    if not 300 <= idle_shutdown_s <= 28_800:
+        raise SettingError(
+            f"idle_shutdown_s={idle_shutdown_s}; expected 300 to 28800 seconds, or always_on=True."
+        )
     resource = _named(session, "endpoints", name)
     created = resource is None
-    if created and traffic_percent < 100:
-        raise SettingError(f'Endpoint "{name}" serves nothing yet: traffic_percent must be 100.')
-    if created:
-        endpoint_id = _id(name)
-        body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
-        made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
-        try:
-            resource = {"name": session.wait(session.call(made, repeatable=True))["name"]}
-        except CloudError as error:
-            if error.status != 409:
-                raise
-            resource = {"name": f"{session.parent}/endpoints/{endpoint_id}"}
-        resource = session.call(endpoints.get(name=resource["name"]))
+    running = [] if created else resource.get("deployedModels", [])
+    resource = resource or _create_endpoint(session, name)
     deployed_id = _deployed_id(model)
-    running = {d["id"]: d for d in resource.get("deployedModels", [])}
     split = _split(resource.get("trafficSplit", {}), deployed_id, traffic_percent)
-    if deployed_id in running:
+    if deployed_id in [deployed["id"] for deployed in running]:
         _set_traffic(session, resource["name"], split)
         return find_endpoint(session, name)
+    version, pool = "v1", {"minReplicaCount": 1, "maxReplicaCount": 1}
+    if running:
+        _keep_up(session, resource["name"], running)
+    elif not always_on:
+        version, idle = "v1beta1", f"{idle_shutdown_s}s"
+        rest = {"idleScaledownPeriod": idle, "minScaleupPeriod": "300s"}
+        pool |= {"minReplicaCount": 0, "initialReplicaCount": 1, "scaleToZeroSpec": rest}
+        print(f"After {idle_shutdown_s} s without a request its machine stops, and the bill.")
     body = {
         "deployedModel": {
             "id": deployed_id,
             "model": model.resource_name,
             "displayName": f"{model.name} version {model.version}",
-            "dedicatedResources": {
-                "machineSpec": {"machineType": machine_type},
-                "minReplicaCount": 1,
-                "maxReplicaCount": 1,
-            },
+            "dedicatedResources": {"machineSpec": {"machineType": machine_type}} | pool,
         },
         "trafficSplit": {"0" if key == deployed_id else key: value for key, value in split.items()},
     }
     print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
+    endpoints = _api(session, "endpoints", version)
     try:
         request = endpoints.deployModel(endpoint=resource["name"], body=body)
-        session.wait(
-            session.create(request, lambda: _find_deployed(session, resource["name"], deployed_id))
+        started = session.create(
+            request, lambda: _find_deployed(session, resource["name"], deployed_id)
         )
-    except CloudError:
-        if created:
+        session.wait(started, version=version)
+    except CloudError as error:
+        if created and error.status != 401:
             delete_endpoint(session, resource["name"])
+        if version == "v1beta1" and error.status in (400, 404, 501) and error.method:
+            raise CloudError(
+                f"Scaling to zero was refused: {error} If that is why, always_on=True does "
+                "without it: the machine then bills until helpers.cleanup.",
+                status=error.status,
+                method=error.method,
+            ) from error
         raise
     return find_endpoint(session, name)
+
+
+def _create_endpoint(session: Session, name: str) -> dict:
+    endpoints, endpoint_id = _api(session, "endpoints"), _id(name)
+    body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
+    made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
+    try:
+        session.wait(session.call(made, repeatable=True))
+    except CloudError as error:
+        if error.status != 409:
+            raise
+    return session.call(endpoints.get(name=f"{session.parent}/endpoints/{endpoint_id}"))
+
+
+def _keep_up(session: Session, endpoint: str, running: list[dict]) -> None:
+    """Versions that share an endpoint can't scale to zero; end it for the one that may."""
+    endpoints = _api(session, "endpoints", "v1beta1")
+    for deployed in running:
+        pool = deployed["dedicatedResources"]
+        if not pool.get("minReplicaCount"):
+            print("Two versions can't scale to zero: both stay up, and bill, until cleanup.")
+            kept = {"machineSpec": pool["machineSpec"], "minReplicaCount": 1}
+            body = {
+                "deployedModel": {"id": deployed["id"], "dedicatedResources": kept},
+                "updateMask": "dedicatedResources.minReplicaCount,"
+                "dedicatedResources.initialReplicaCount,dedicatedResources.scaleToZeroSpec",
+            }
+            request = endpoints.mutateDeployedModel(endpoint=endpoint, body=body)
+            session.wait(session.call(request, repeatable=True), version="v1beta1")
 
 
 def find_endpoint(session: Session, name: str) -> Endpoint:
@@ -282,11 +325,28 @@ def undeploy(session: Session, endpoint: str, body: dict) -> None:
 
 
 def delete_endpoint(session: Session, endpoint: str) -> None:
-    """Delete an endpoint on which nothing is deployed."""
+    """Undeploy every model of an endpoint, then delete it; done before is fine."""
+    endpoints = _api(session, "endpoints")
     try:
-        session.wait(session.call(_api(session, "endpoints").delete(name=endpoint)))
+        resource = session.call(endpoints.get(name=endpoint))
+        left = [deployed["id"] for deployed in resource.get("deployedModels", [])]
+        while left:
+            body = {"deployedModelId": left.pop()}
+            if left:  # only the last one may leave while it has traffic
+                body["trafficSplit"] = dict.fromkeys(left, 0) | {left[0]: 100}
+            undeploy(session, endpoint, body)
+        session.wait(session.call(endpoints.delete(name=endpoint)))
     except CloudError as error:
-        if error.status != 404:  # 404: done before, its answer was lost
+        if error.status != 404:
+            raise
+
+
+def delete_model(session: Session, model: str) -> None:
+    """Delete a model with all its versions; done before is fine."""
+    try:
+        session.wait(session.call(_api(session, "models").delete(name=model)))
+    except CloudError as error:
+        if error.status != 404:
             raise
 
 
@@ -317,8 +377,6 @@ def make_missing(
         endpoint: display name a deployed endpoint must have; "" asks for none.
         parameters: of 01_prototype.ipynb; the epochs are few, because it only has to be there.
     """
-    from helpers.train import train
-
     if not _named(session, "models", model):
         if session.cloud != "local":
             find_model(session, model)
@@ -409,9 +467,9 @@ def _check_serving(session: Session, artifact_uri: str) -> None:
         )
 
 
-def _api(session: Session, kind: str):
+def _api(session: Session, kind: str, version: str = "v1"):
     """The `models` or `endpoints` collection of the service."""
-    return getattr(session.service("aiplatform").projects().locations(), kind)()
+    return getattr(session.service("aiplatform", version).projects().locations(), kind)()
 
 
 def _named(session: Session, kind: str, name: str) -> dict | None:

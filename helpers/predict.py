@@ -2,11 +2,13 @@
 
 import base64
 import concurrent.futures
+import itertools
 import json
 import sys
 
 import numpy as np
 import pandas as pd
+from google.auth.exceptions import GoogleAuthError
 from tqdm import tqdm
 
 from helpers.deploy import Endpoint, find_endpoint, find_model
@@ -17,6 +19,7 @@ LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated,
 ROWS = 20_000  # in one request, at most: the wire stays busy and no answer waits long
 CONNECTIONS = 4
 PROBE_ROWS = 256
+WAKING = 400  # tries while a machine starts; with the pauses between them, 20 minutes
 
 
 def predict(endpoint: Endpoint, frame: pd.DataFrame, *, timeout_s: float = 60) -> pd.DataFrame:
@@ -110,7 +113,8 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
     if endpoint.host:
         headers["Host"] = endpoint.host
     method = f"aiplatform.projects.locations.endpoints.{verb}"
-    for attempt in range(RETRIES + 1):
+    tries = RETRIES
+    for attempt in itertools.count():
         http = session.http()
         http.timeout = timeout_s
         try:
@@ -120,19 +124,29 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
             failure = CloudError(
                 f"{method}: no answer from {endpoint.url} ({error}).", method=method
             )
-            failure.__cause__ = error
+            failure.__cause__, answer = error, {}
+        except GoogleAuthError as error:
+            raise CloudError(
+                f"{method} was not sent: {error}. {session.todo(401)}", status=401, method=method
+            ) from error
         else:
             if answer.status == 200:
                 return json.loads(content)
+            words = _said(content)
             failure = CloudError(
-                f"{method} answered {answer.status}: {_said(content)}",
+                f"{method} answered {answer.status}: {words} {session.todo(answer.status, words)}",
                 status=answer.status,
                 method=method,
             )
             if answer.status not in RETRIED:
                 break
-        if attempt < RETRIES:
-            pause(attempt)
+            if answer.status == 429 and b"scale-up from zero" in content:
+                if tries != WAKING:
+                    print("The endpoint had scaled to zero; its machine starts again (minutes) …")
+                tries = WAKING
+        if attempt >= tries:
+            break
+        pause(attempt, answer.get("retry-after", ""))
     raise failure
 
 

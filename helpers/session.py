@@ -20,15 +20,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import google_auth_httplib2
 import httplib2
 from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError, TransportError
 from googleapiclient.discovery import Resource, build_from_document
 from googleapiclient.discovery_cache import get_static_doc
 from googleapiclient.errors import HttpError
 
-from helpers.errors import CloudError, LocalCloudError, SettingError, near
+from helpers.errors import LASTING, CloudError, LocalCloudError, SettingError, near, next_step
 
 VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other service: v1
 SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -45,7 +47,8 @@ CONSOLE = {
     "build": "https://console.cloud.google.com/cloud-build/builds;region={l}/{x}?project={p}",
     "billing": "https://console.cloud.google.com/billing?project={p}",
 }
-LOST = (OSError, httplib2.HttpLib2Error, http.client.HTTPException)  # no answer, or half of one
+# No answer, or half of one.
+LOST = (OSError, httplib2.HttpLib2Error, http.client.HTTPException, TransportError)
 NOBODY = (ConnectionRefusedError, httplib2.ServerNotFoundError)
 _last: "Session | None" = None
 
@@ -143,39 +146,64 @@ class Session:
             try:
                 return step()
             except HttpError as error:
-                failure = _refusal(error, request)
-                if failure.status not in RETRIED:
+                failure = self.refusal(error, request)
+                if not _passing(failure):
                     raise failure from error
                 cause, retry_after = error, error.resp.get("retry-after", "")
             except LOST as error:
                 self.renew()
+                host = urlsplit(request.uri).netloc
                 failure = CloudError(
-                    f"{request.methodId}: no answer from {self.root('')} ({error}).",
+                    f"{request.methodId}: no answer from {host} ({error}). "
+                    + self.todo(0, str(error)),
                     method=request.methodId,
                 )
                 cause, retry_after = error, ""
                 if isinstance(error, NOBODY) and attempt >= 5:
                     break
+            except GoogleAuthError as error:
+                raise CloudError(
+                    f"{request.methodId} was not sent: {error}. {self.todo(401)}",
+                    status=401,
+                    method=request.methodId,
+                ) from error
             if attempt < tries - 1:
                 pause(attempt, retry_after)
         raise failure from cause
+
+    def refusal(self, error: HttpError, request) -> CloudError:
+        """The service's own words, the method, the resource, and what to do about it."""
+        status, address = error.status_code, request.uri.split("?")[0]
+        text = error.reason or error.content.decode(errors="replace")[:500]
+        said = f"{request.methodId} answered {status}: {text} ({address}) "
+        said += self.todo(status, text)
+        return CloudError(said, status=status, method=request.methodId)
+
+    def todo(self, status: int, text: str = "") -> str:
+        """What a person does about a refusal; "" when Google's own words must do."""
+        return next_step(status, text, self.project, self.location)
 
     def create(self, request, find: Callable[[], dict | None]) -> dict:
         """Run a request that makes something; when its answer got lost, it is not made twice.
 
         Args:
-            find: looks for what the request makes; asked before every further try.
+            find: looks for what the request makes; asked before every further try, and when it
+                is said to be there: an earlier call, interrupted, may have made it.
         """
         for attempt in itertools.count():
             try:
                 return self.call(request, repeatable=False)
             except CloudError as error:
-                if error.status not in {0, *RETRIED} or attempt == RETRIES:
+                passing = _passing(error) and attempt < RETRIES
+                if not passing and error.status != 409:
                     raise
+                refusal = error
             pause(attempt)
             found = find()
             if found is not None:
                 return found
+            if not passing:
+                raise refusal
 
     def renew(self) -> None:
         """Close this thread's connection; the next call makes another."""
@@ -183,9 +211,9 @@ class Session:
         if left is not None:
             left.close()
 
-    def wait(self, operation: dict, *, api: str = "aiplatform") -> dict:
+    def wait(self, operation: dict, *, api: str = "aiplatform", version: str = "") -> dict:
         """Wait for a long-running operation, however long it takes, and give its response."""
-        operations, pause_s = self.service(api), 0.05
+        operations, pause_s = self.service(api, version), 0.05
         # An endpoint's operations are below the endpoint, Service Usage's below nothing at all.
         for collection in operation.get("name", "").split("/")[:-1:2]:
             operations = getattr(operations, collection)()
@@ -194,8 +222,9 @@ class Session:
             pause_s = min(pause_s * 1.5, 5)
             operation = self.call(operations.get(name=operation["name"]))
         if "error" in operation:
-            problem = operation["error"]
-            raise CloudError(problem.get("message", "unknown"), status=problem.get("code", 0))
+            code, text = operation["error"].get("code", 0), operation["error"].get("message", "")
+            status = {7: 403, 8: 429}.get(code, code)  # permission, quota
+            raise CloudError(f"{text or 'unknown'} {self.todo(status, text)}", status=status)
         return operation.get("response", {})
 
     def log(self, chosen: str) -> Iterator[dict]:
@@ -349,13 +378,9 @@ def _sign_in(project: str) -> Credentials:
         ) from error
 
 
-def _refusal(error: HttpError, request) -> CloudError:
-    text = error.reason or error.content.decode(errors="replace")[:500]
-    return CloudError(
-        f"{request.methodId} answered {error.status_code}: {text} ({request.uri.split('?')[0]})",
-        status=error.status_code,
-        method=request.methodId,
-    )
+def _passing(failure: CloudError) -> bool:
+    """Whether asking again may help."""
+    return failure.status in {0, *RETRIED} and LASTING not in str(failure)
 
 
 def _local_cloud() -> dict:

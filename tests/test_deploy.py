@@ -65,7 +65,9 @@ def test_versions_traffic_and_removal(session, artifact, rows, trained, capsys):
     assert helpers.roll_back(session, name=name).traffic == {"1": 100, "2": 0}
 
     bill = helpers.costs(session)
-    assert list(bill[bill["name"] == name]["price"]) == ["free", "free"]
+    bill = bill[bill["name"] == name]
+    assert list(bill["price"]) == ["free", "free"]
+    assert list(bill["usd_per_day"]) == [0, 0]
     helpers.cleanup(session, name=name)
     helpers.cleanup(session, name=name)
     assert "nothing to stop" in capsys.readouterr().out
@@ -131,15 +133,15 @@ def test_registrations_that_cannot_work(session, artifact, monkeypatch):
         helpers.find_model(session, "never")
 
 
-def test_a_first_version_needs_all_the_traffic(session, artifact):
+def test_a_first_version_gets_all_the_traffic(session, artifact):
     name = f"share-{uuid.uuid4().hex[:6]}"
     model = helpers.register(session, artifact(), name=name)
-    with pytest.raises(SettingError, match="must be 100"):
-        helpers.deploy(session, model, traffic_percent=10)
     with pytest.raises(SettingError, match="traffic_percent=0"):
         helpers.deploy(session, model, traffic_percent=0)
     with pytest.raises(NotFoundError):
         helpers.find_endpoint(session, name)
+    assert helpers.deploy(session, model, traffic_percent=10).traffic == {"1": 100}
+    helpers.cleanup(session, name=name)
 
 
 def test_a_server_that_does_not_start_leaves_no_endpoint(session):

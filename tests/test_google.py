@@ -33,7 +33,7 @@ CHANGING = {  # what differs from run to run
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}": "ID",
     r"(?<=[:/-])[0-9a-f]{16}\b": "HASH",
     r"(?<=-)[0-9a-f]{6}\b": "HEX",
-    r"(customJobs|operations|job_id=\W{1,3})/?\d{6,}": r"\1/NUMBER",
+    r"(customJobs|batchPredictionJobs|operations|job_id=\W{1,3})/?\d{6,}": r"\1/NUMBER",
     r"(?<=deployedModelId\": \")\d+|(?<=\"id\": \")\d+": "NUMBER",
 }
 
@@ -95,15 +95,17 @@ def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_pat
     assert endpoint.url.startswith("https://prices.us-central1-")
     endpoint = helpers.deploy(session, versions[1], traffic_percent=10)
     assert endpoint.traffic == {"1": 90, "2": 10}
+    rows = pd.DataFrame({"size": [20.0, None], "kind": ["a", "b"]})
+    running, candidate = (helpers.batch_predict(session, version, rows) for version in versions)
+    pd.testing.assert_frame_equal(running, candidate)
     assert helpers.promote(session, versions[1]).traffic == {"1": 0, "2": 100}
     assert helpers.roll_back(session, name="prices").traffic == {"1": 100, "2": 0}
-    rows = pd.DataFrame({"size": [20.0, None], "kind": ["a", "b"]})
     assert np.isfinite(helpers.predict(endpoint, rows)["price"]).all()
     assert len(helpers.predict_json(PROJECT, "prices", {"size": 20.0, "kind": "a"}, "v1")) == 1
     bill = helpers.costs(session)
-    assert set(bill["what"]) == {"endpoint", "bucket"}
+    assert set(bill["what"]) == {"endpoint", "bucket", "images"}
     assert bill["price"].str.startswith("look up: https://").all()
-    helpers.cleanup(session, name="prices")
+    helpers.cleanup(session, objects=True, images=True)
     assert set(helpers.costs(session)["what"]) == {"bucket"}
     with pytest.raises(NotFoundError):
         helpers.find_endpoint(session, "prices")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import google_auth_httplib2
 import pytest
-from google.cloud.aiplatform_v1 import types
+from google.cloud import aiplatform_v1, aiplatform_v1beta1
 from google.protobuf import json_format
 
 import helpers
@@ -25,6 +25,7 @@ VERBS = {
     "patch": "Update{0}", "cancel": "Cancel{0}", "upload": "Upload{0}",
     "listVersions": "List{0}Versions", "deleteVersion": "Delete{0}Version",
 }  # fmt: skip
+TYPES = {"v1": aiplatform_v1.types, "v1beta1": aiplatform_v1beta1.types}
 
 
 def as_proto(method: str, path: str, query: str, body: dict):
@@ -45,11 +46,11 @@ def as_proto(method: str, path: str, query: str, body: dict):
         given[field] = body | own
     else:
         given |= body
-    message = getattr(types, name).pb()()
+    message = getattr(TYPES[path.split("/")[0]], name).pb()()
     return json_format.ParseDict(given, message, ignore_unknown_fields=False)
 
 
-def answer_as_proto(method_id: str, answer: dict):
+def answer_as_proto(method_id: str, answer: dict, version: str):
     """An answer as the message Google's own clients would read; as strict."""
     *_, collection, verb = method_id.split(".")
     kind = SINGULAR.get(collection, "")
@@ -70,7 +71,7 @@ def answer_as_proto(method_id: str, answer: dict):
         return None
     else:
         name = kind
-    message = getattr(types, name).pb()()
+    message = getattr(TYPES[version], name).pb()()
     return json_format.ParseDict(answer, message, ignore_unknown_fields=False)
 
 
@@ -111,6 +112,8 @@ def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path)
     path = notebook(tmp_path, f"{name}.ipynb", SMALL)
     settings = {"machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "spot": True}
     job = helpers.train(session, str(path), labels={"phase": "test"}, timeout_s=600, **settings)
+    search = {"EPOCHS": (1, 9)}
+    helpers.tune(session, str(path), search=search, metric="epochs", trials=1).cancel()
     first = helpers.register(session, artifact(), name=name, aliases=["candidate"])
     endpoint = helpers.deploy(session, first)
     second = helpers.register(session, artifact(), name=name)
@@ -136,11 +139,14 @@ def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path)
         if verb != "rawPredict":  # both bodies are the model server's own
             if collection != "operations":
                 assert as_proto(method, place, query, json.loads(body) if body else {})
-            answer_as_proto(found[0].id, json.loads(answer))
+            answer_as_proto(found[0].id, json.loads(answer), place.split("/")[0])
     assert services >= {"aiplatform", "storage", "logging", "artifactregistry"}
     assert seen >= {
         "customJobs.create", "customJobs.get", "customJobs.cancel", "models.upload", "models.list",
+        "hyperparameterTuningJobs.create", "hyperparameterTuningJobs.get",
+        "hyperparameterTuningJobs.cancel",
         "models.listVersions", "endpoints.create", "endpoints.deployModel", "endpoints.patch",
+        "endpoints.mutateDeployedModel",
         "endpoints.undeployModel", "endpoints.delete",
     }  # fmt: skip
     assert {"endpoints.predict", "endpoints.rawPredict"} & seen

@@ -290,7 +290,11 @@ def create_repository(call: Call) -> dict:
 
 @method("artifactregistry.projects.locations.repositories.get")
 def get_repository(call: Call) -> dict:
-    return found(call, call.path["name"])
+    repository, size_bytes = found(call, call.path["name"]), 0
+    for uri in call.state.names("image", f"image/{_address(repository['name'])}/"):
+        files = Path(call.state.get(uri)["root"]).parent.rglob("*")
+        size_bytes += sum(file.stat().st_size for file in files if file.is_file())
+    return repository | {"sizeBytes": str(size_bytes)}
 
 
 @method("artifactregistry.projects.locations.repositories.list")

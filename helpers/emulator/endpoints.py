@@ -5,15 +5,17 @@ run of the server and are made again from the state.
 """
 
 import asyncio
+import os
 import random
 import re
 import threading
+import time
 from dataclasses import dataclass
 
 import orjson
 from starlette.responses import Response
 
-from helpers.emulator import operations, registry
+from helpers.emulator import operations, registry, rules
 from helpers.emulator.calls import (
     ApiError,
     Call,
@@ -29,7 +31,7 @@ from helpers.emulator.calls import (
     read_body,
 )  # fmt: skip
 from helpers.emulator.services import project_number
-from helpers.emulator.serving import Answer, ModelServer
+from helpers.emulator.serving import START_S, Answer, ModelServer
 
 ID = "aiplatform.projects.locations.endpoints."
 TYPE = registry.TYPE
@@ -37,8 +39,14 @@ LIMIT_BYTES = {False: 1_500_000, True: 10_000_000}  # shared and dedicated endpo
 TIMEOUT_S = 60
 PREDICTIONS = re.compile(rb'\s*\{\s*"predictions"\s*:')
 TRIES = 3
+WAKING = (  # [D: predictions/autoscaling, scale to zero]
+    "Model is not yet ready for inference. Please wait while model completes scale-up from zero, "
+    "then try your request again."
+)
+BETA = ("scaleToZeroSpec", "initialReplicaCount")
 servers: dict[tuple[str, str], ModelServer] = {}  # (endpoint, deployed model's id)
 _routes: dict[str, "Route"] = {}
+_idle: dict[ModelServer, tuple[float, float]] = {}  # of those that scale to zero: limit, last use
 _lock = threading.RLock()
 
 
@@ -48,6 +56,7 @@ class Target:
 
     server: ModelServer
     about: dict[str, str]  # what a predict answer says besides the predictions
+    idle_s: float  # see `_idle_s`
 
 
 @dataclass(frozen=True)
@@ -85,12 +94,25 @@ def create(call: Call) -> dict:
 
 @method(ID + "get")
 def get(call: Call) -> dict:
-    return found(call, call.path["name"])
+    return _shown(call, found(call, call.path["name"]))
 
 
 @method(ID + "list")
 def listed(call: Call) -> dict:
-    return page(call, call.state.list("endpoint", call.path["parent"])[::-1], "endpoints")
+    endpoints = call.state.list("endpoint", call.path["parent"])[::-1]
+    return page(call, [_shown(call, endpoint) for endpoint in endpoints], "endpoints")
+
+
+def _shown(call: Call, endpoint: dict) -> dict:
+    """v1 has no words for what v1beta1 alone may ask."""
+    if call.request.url.path.startswith("/v1beta1/") or "deployedModels" not in endpoint:
+        return endpoint
+    models = []
+    for deployed in endpoint["deployedModels"]:
+        resources = deployed["dedicatedResources"]
+        kept = {k: v for k, v in resources.items() if k not in BETA}
+        models.append(deployed | {"dedicatedResources": kept})
+    return endpoint | {"deployedModels": models}
 
 
 @method(ID + "patch")
@@ -170,9 +192,51 @@ def deploy_model(cloud: Cloud, endpoint: str, deployed: dict, split: dict) -> di
 def _deployed(endpoint: dict, deployed: dict, split: dict) -> dict:
     """The endpoint with one more model; "0" in the split is the new one."""
     models = [*endpoint.get("deployedModels", []), deployed]
+    if any(map(_idle_s, models)) and (
+        len(models) > 1 or not endpoint.get("dedicatedEndpointEnabled")
+    ):
+        # [D: predictions/autoscaling, scale to zero, limitations]
+        raise _refused("Scale to zero takes one DeployedModel, on an endpoint that is not shared.")
     split = {deployed["id"] if key == "0" else key: share for key, share in split.items()}
     return _with_traffic(endpoint | {"deployedModels": models, "updateTime": now()}, split or
                          endpoint.get("trafficSplit", {}))  # fmt: skip
+
+
+@method(ID + "mutateDeployedModel")
+def mutate(call: Call) -> dict:
+    """The counts of replicas, and whether there may be none."""
+    name, wanted = call.path["endpoint"], call.body["deployedModel"]
+    given = wanted.get("dedicatedResources", {})
+    fields = [part.strip().split(".")[-1] for part in call.body["updateMask"].split(",")]
+    fields = [re.sub(r"_(\w)", lambda m: m[1].upper(), field) for field in fields]
+    for field in set(fields) - {"minReplicaCount", "maxReplicaCount", *BETA}:
+        raise ApiError(400, f"{field} of a deployed model can't be updated here.")
+
+    def change(endpoint: dict) -> dict:
+        if wanted.get("id") not in _ids(endpoint):
+            raise ApiError(404, f"The DeployedModel does not exist: {wanted.get('id')} in {name}.")
+        models = []
+        for deployed in endpoint["deployedModels"]:
+            if deployed["id"] == wanted["id"]:
+                kept = {k: v for k, v in deployed["dedicatedResources"].items() if k not in fields}
+                kept |= {k: given[k] for k in fields if k in given}
+                for where, said in rules.dedicated_resources(kept, "dedicated_resources"):
+                    raise ApiError(400, f"{where}: {said}")
+                deployed = deployed | {"dedicatedResources": kept}
+            models.append(deployed)
+        return endpoint | {"deployedModels": models, "updateTime": now()}
+
+    found(call, name)
+    changed = _update(call.cloud, name, change)
+    deployed = next(one for one in changed["deployedModels"] if one["id"] == wanted["id"])
+    server = _server(call.cloud, name, deployed)
+    _idle.pop(server, None)
+    if _idle_s(deployed):
+        _idle[server] = _idle_s(deployed), time.monotonic()
+    server.ready()
+    response = {"@type": TYPE + "MutateDeployedModelResponse", "deployedModel": deployed}
+    about = {"@type": TYPE + "MutateDeployedModelOperationMetadata"}
+    return operations.finished(call.cloud, name, response, metadata=about)
 
 
 @method(ID + "undeployModel")
@@ -246,6 +310,8 @@ def _server(cloud: Cloud, endpoint: str, deployed: dict) -> ModelServer:
     with _lock:
         if key not in servers:
             servers[key] = ModelServer(cloud, endpoint, deployed["id"], model)
+            if _idle_s(deployed):
+                _idle[servers[key]] = _idle_s(deployed), time.monotonic() + START_S
         return servers[key]
 
 
@@ -274,7 +340,7 @@ def _target(cloud: Cloud, name: str, deployed: dict) -> Target:
         "deployedModelId": deployed["id"], "model": deployed["model"],
         "modelDisplayName": model["displayName"], "modelVersionId": deployed["modelVersionId"],
     }  # fmt: skip
-    return Target(server, about)
+    return Target(server, about, _idle_s(deployed))
 
 
 @on_start
@@ -283,6 +349,30 @@ def serve_again(cloud: Cloud) -> None:
     for endpoint in cloud.state.list("endpoint"):
         for deployed in endpoint.get("deployedModels", []):
             _server(cloud, endpoint["name"], deployed).ready()
+    threading.Thread(target=_scale_to_zero, daemon=True).start()
+
+
+def _idle_s(deployed: dict) -> float:
+    """Seconds without a request after which no process is left; 0: there is always one.
+
+    LOCAL_CLOUD_IDLE_S stands in for every period that was asked for, because tests can't wait.
+    """
+    spec = deployed["dedicatedResources"].get("scaleToZeroSpec")
+    if spec is None:
+        return 0
+    asked = spec.get("idleScaledownPeriod", "3600s").removesuffix("s")
+    return float(os.environ.get("LOCAL_CLOUD_IDLE_S") or asked)
+
+
+def _scale_to_zero() -> None:
+    """End the processes that nobody asked for long enough; the next request starts them again."""
+    while True:
+        time.sleep(0.5)
+        for server, (limit_s, asked_s) in list(_idle.items()):
+            if server.stopped:
+                _idle.pop(server, None)
+            elif not server.under_way and time.monotonic() - asked_s > limit_s:
+                server.end()
 
 
 @on_stop
@@ -358,6 +448,11 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 started = server.ready()
+                if target.idle_s:
+                    grace_s = 0 if started.done() else START_S
+                    _idle[server] = target.idle_s, time.monotonic() + grace_s
+                    if grace_s:
+                        raise ApiError(429, WAKING)
                 if not started.done():
                     await asyncio.shield(asyncio.wrap_future(started))
                 started.result()

@@ -277,17 +277,26 @@ def batch_prediction(body: dict, query: dict) -> Problems:
 
 
 def dedicated_resources(resources: dict | None, where: str, *, batch: bool = False) -> Problems:
-    """[P] DedicatedResources: min_replica_count >= 1, max >= min; BatchDedicatedResources."""
+    """[P] DedicatedResources: min_replica_count >= 1, max >= min; BatchDedicatedResources.
+    [D: predictions/autoscaling] 0 with scale_to_zero_spec, of v1beta1."""
     if resources is None:
         return
     yield from _machine(resources.get("machineSpec", {}), f"{where}.machine_spec")
     if batch:
         return
-    low = resources.get("minReplicaCount", 0)
-    if low < 1:
+    low, zero = resources.get("minReplicaCount", 0), resources.get("scaleToZeroSpec")
+    first = resources.get("initialReplicaCount", 1 if zero is not None else 0)
+    if zero is None and low < 1:
         yield f"{where}.min_replica_count", f"{low}; must be at least 1."
+    elif zero is not None and low:
+        yield f"{where}.scale_to_zero_spec", f"min_replica_count is {low}; it must be 0."
+    elif first != 0 if zero is None else not 0 < first <= resources.get("maxReplicaCount", 1):
+        yield f"{where}.initial_replica_count", f"{first}; 1 to max_replica_count, from zero only."
     elif resources.get("maxReplicaCount", low) < low:
         yield f"{where}.max_replica_count", f"Must be at least min_replica_count ({low})."
+    for name in ("idleScaledownPeriod", "minScaleupPeriod"):
+        if not 300 <= float((zero or {}).get(name, "300s")[:-1]) <= 28_800:
+            yield f"{where}.scale_to_zero_spec.{name}", f"{zero[name]}; must be 300s to 28800s."
     for i, metric in enumerate(resources.get("autoscalingMetricSpecs", [])):
         if not 1 <= metric.get("target", 60) <= 100:
             yield f"{where}.autoscaling_metric_specs[{i}].target", "Must be between 1 and 100."
