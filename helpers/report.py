@@ -18,18 +18,13 @@ def html_report(ipynb: str | Path, html: str | Path) -> Path:
     """Write an executed notebook as one page: outputs first, code folded, seconds a cell."""
     notebook = nbformat.read(ipynb, as_version=4)
     about = _about(notebook, Path(ipynb).stem)
-    cells = {cell["position"]: cell for cell in about["cells"]}
-    for position, cell in enumerate(notebook.cells):
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"(?m)\A# .*\n*", "", BADGE.sub("", cell.source))
-        elif cell.cell_type == "code":
-            cell.metadata["report"] = cells[position]
-            cell.metadata["alt"] = f"Picture under “{cells[position]['heading']}”"
-            cell.outputs.sort(key=lambda output: output.output_type == "stream")
     notebook.metadata.pop("widgets", None)
-    notebook.cells = [
-        cell for cell in notebook.cells if "papermill-error-cell-tag" not in _tags(cell)
-    ]
+    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in _tags(c)]
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\A# .*\n*", "", BADGE.sub("", cell.source))
+        elif cell.cell_type == "code":
+            cell.outputs.sort(key=lambda output: output.output_type == "stream")
     return _write(Path(html), notebook, about)
 
 
@@ -72,7 +67,7 @@ def unrun(notebook) -> list[int]:
 
 
 def _about(notebook, name: str) -> dict:
-    """What one look should tell of an executed notebook."""
+    """What one look should tell of an executed notebook; each code cell gets its share of it."""
     run, title, heading = notebook.metadata.get("papermill", {}), name, ""
     cells, made, failure, defaults = [], [], "", {}
     for position, cell in enumerate(notebook.cells):
@@ -83,9 +78,10 @@ def _about(notebook, name: str) -> dict:
             continue
         if "parameters" in _tags(cell):
             defaults = dict(re.findall(r"(?m)^(\w+) = (.+?)(?=  # @param|$)", cell.source))
-        about = {"position": position, "heading": heading, "number": cell.execution_count or 0}
-        about |= {"anchor": f"cell-{position}", "failed": False}
-        about["seconds"] = cell.metadata.get("papermill", {}).get("duration") or 0.0
+        seconds = cell.metadata.get("papermill", {}).get("duration") or 0.0
+        about = {"anchor": f"cell-{position}", "heading": heading, "seconds": seconds}
+        about |= {"number": cell.execution_count, "failed": False}
+        cell.metadata |= {"report": about, "alt": f"Picture under “{heading}”"}
         for output in cell.outputs:
             if output.output_type == "error":
                 failure = f"cell {about['number']} raised {output.ename}: {output.evalue}"
