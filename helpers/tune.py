@@ -118,7 +118,7 @@ def tune(
         "metrics": [{"metricId": metric, "goal": goal.upper()}],
         "parameters": [_parameter(file, name, values) for name, values in search.items()],
     }
-    hours = trials * timeout_s / 3600
+    parallel, hours = min(parallel, trials), trials * timeout_s / 3600
     print(f"Trials:   {trials} of {', '.join(search)}, {parallel} at once; {goal} {metric}")
     print(f"Machines: {parallel} × {machine_type}, at most {hours:g} machine-hours in all")
     machine = machine_spec(machine_type, accelerator)
@@ -128,7 +128,7 @@ def tune(
         "labels": labels | container_image.LABELS,
         "studySpec": study,
         "maxTrialCount": trials,
-        "parallelTrialCount": min(parallel, trials),
+        "parallelTrialCount": parallel,
         "maxFailedTrialCount": trials // 2 + 1,
         "trialJobSpec": job_spec(session, [pool], base_uri, timeout_s, spot),
     }

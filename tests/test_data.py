@@ -48,6 +48,17 @@ def noted(table: data.Table, *words: str) -> bool:
     return any(all(word in note for word in words) for note in table.notes)
 
 
+@pytest.mark.parametrize("source", ["game_sales", "wine"])
+def test_a_trial_never_sees_the_test_rows(source, monkeypatch):
+    whole = data.load(source)
+    monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "1")
+    trial = data.load(source)
+    seen = pd.concat([trial.train, trial.test]).sort_index()
+    pd.testing.assert_frame_equal(seen, whole.train.sort_index())
+    assert len(trial.test) == pytest.approx(len(whole.train) / 4, abs=2)
+    assert noted(trial, "validation rows")
+
+
 def test_game_sales_has_the_same_bytes_everywhere():
     table = data.load("game_sales")
     frame = pd.concat([table.train, table.test])

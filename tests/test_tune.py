@@ -145,4 +145,3 @@ def test_the_notebook_tunes_trains_and_registers(empty_cloud, tmp_path):
     asked = f"{model.artifact_uri.removesuffix('/model/')}/input/parameters.json"
     asked = json.loads(storage.read_bytes(session, asked))
     assert {"LEARNING_RATE", "BATCH_SIZE"} <= set(asked)
-    assert "SCORE_ON" not in asked

@@ -13,6 +13,16 @@ TASK = {"imageUri": "python:3.11", "command": ["true"]}
 POOL = {"machineSpec": MACHINE, "replicaCount": "1", "containerSpec": TASK}
 SOUND = {
     "customJobs": {"displayName": "j", "jobSpec": {"workerPoolSpecs": [POOL]}},
+    "hyperparameterTuningJobs": {
+        "displayName": "t",
+        "maxTrialCount": 1,
+        "parallelTrialCount": 1,
+        "studySpec": {
+            "metrics": [{"metricId": "m", "goal": "MINIMIZE"}],
+            "parameters": [{"parameterId": "x", "doubleValueSpec": {"minValue": 1, "maxValue": 2}}],
+        },
+        "trialJobSpec": {"workerPoolSpecs": [POOL]},
+    },
     "models:upload": {
         "model": {
             "displayName": "m",
@@ -27,6 +37,8 @@ SOUND = {
         }
     },
 }
+STUDY, GIVEN = "studySpec", "studySpec.parameters.0"
+LOG = {"scaleType": "UNIT_LOG_SCALE"}
 POOLS, SPEC = "jobSpec.workerPoolSpecs", "model.containerSpec"
 DEPLOYED, RESOURCES = "deployedModel", "deployedModel.dedicatedResources"
 T4 = {"acceleratorType": "NVIDIA_TESLA_T4"}
@@ -74,6 +86,36 @@ REFUSED = {
         ("jobSpec.baseOutputDirectory", {"outputUriPrefix": "s3://b/x"}, "gs://BUCKET"),
         ("jobSpec.baseOutputDirectory", {"outputUriPrefix": "gs://"}, "gs://BUCKET"),
         ("jobSpec.baseOutputDirectory", {}, "output_uri_prefix; Message: Required"),
+    ],
+    "hyperparameterTuningJobs": [
+        ("displayName", None, "display_name; Message: Required"),
+        ("maxTrialCount", 0, "at least 1"),
+        ("parallelTrialCount", None, "arallel"),
+        ("maxFailedTrialCount", -1, "negative"),
+        ("trialJobSpec", None, "trial_job_spec; Message: Required"),
+        ("trialJobSpec.workerPoolSpecs.0.replicaCount", "2", "exactly one replica"),
+        (STUDY, None, "study_spec; Message: Required"),
+        (f"{STUDY}.metrics", [], "metrics; Message: Required"),
+        (f"{STUDY}.metrics", [{"metricId": "a", "goal": "MAXIMIZE"}] * 2, "one metric"),
+        (f"{STUDY}.metrics.0.goal", "SMALL", "TYPE_ENUM"),
+        (f"{STUDY}.metrics.0.goal", None, "goal; Message: Required"),
+        (f"{STUDY}.metrics.0.metricId", "my loss", "whitespaces"),
+        (f"{STUDY}.algorithm", "GRID_SEARCH", "Grid search takes INTEGER"),
+        (f"{STUDY}.parameters", [], "parameters; Message: Required"),
+        (f"{GIVEN}.parameterId", "a b", "whitespaces"),
+        (f"{GIVEN}.doubleValueSpec", None, "Exactly one of the value specs"),
+        (f"{GIVEN}.doubleValueSpec", {"minValue": 2, "maxValue": 1}, "must not exceed max_value 1"),
+        (f"{GIVEN}.doubleValueSpec.minValue", "low", "TYPE_DOUBLE"),
+        (f"{GIVEN}.integerValueSpec", {"minValue": "1", "maxValue": "2"}, "Exactly one of"),
+        (
+            GIVEN,
+            LOG | {"parameterId": "x", "doubleValueSpec": {"minValue": 0, "maxValue": 1}},
+            "strictly positive",
+        ),
+        (GIVEN, {"parameterId": "x", "discreteValueSpec": {"values": [2, 1]}}, "increasing"),
+        (GIVEN, {"parameterId": "x", "categoricalValueSpec": {"values": []}}, "values"),
+        (GIVEN, LOG | {"parameterId": "x", "categoricalValueSpec": {"values": ["a"]}}, "positive"),
+        (f"{GIVEN}.scaleType", "UNIT_REVERSE_LOG_SCALE", "not emulated"),
     ],
     "models:upload": [
         ("modelId", "1model", "no number or hyphen first"),

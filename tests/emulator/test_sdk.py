@@ -12,6 +12,7 @@ import pytest
 from google.api_core import exceptions
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import aiplatform, resourcemanager
+from google.cloud.aiplatform import hyperparameter_tuning as tuning
 from google.cloud.aiplatform.models import ModelRegistry
 from google.cloud.aiplatform.utils import resource_manager_utils
 from requests.adapters import HTTPAdapter
@@ -20,6 +21,7 @@ from sklearn.linear_model import LinearRegression
 from helpers import storage
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import saved_models  # noqa: F401
+from tests.emulator.test_tuning import REPORT
 
 SCRIPT = """\
 import os, sys
@@ -147,6 +149,41 @@ def test_jobs_of_every_form_run_to_their_end(sdk, name, tmp_path):
     packaged.delete()
     with pytest.raises(exceptions.NotFound):
         aiplatform.CustomJob.get(packaged.resource_name)
+
+
+def test_a_search_for_parameters(sdk, name):
+    """Grid search with numbers and words, and the default search over a range."""
+    job = aiplatform.CustomJob(name, [container(REPORT)], staging_bucket=STAGING)
+    kinds = {
+        "x": tuning.IntegerParameterSpec(min=2, max=3, scale="linear"),
+        "y": tuning.DiscreteParameterSpec(values=[0.5], scale=None),
+        "z": tuning.CategoricalParameterSpec(values=["relu", "tanh"]),
+    }
+    common = {"custom_job": job, "metric_spec": {"loss": "minimize"}, "parallel_trial_count": 2}
+    grid = aiplatform.HyperparameterTuningJob(
+        f"{name}-grid", parameter_spec=kinds, max_trial_count=9, search_algorithm="grid",
+        measurement_selection="last", **common,
+    )  # fmt: skip
+    x = tuning.DoubleParameterSpec(min=1e-3, max=10, scale="log")
+    default = aiplatform.HyperparameterTuningJob(
+        f"{name}-default", parameter_spec={"x": x}, max_trial_count=3, **common
+    )
+    for each in (grid, default):
+        each.run(sync=False)
+    for each in (grid, default):
+        each.wait()
+        assert each.state.name == "JOB_STATE_SUCCEEDED"
+    assert [trial.final_measurement.metrics[0].value for trial in grid.trials] == [1, 1, 0.5, 0.5]
+    words = [trial.parameters[2].value for trial in grid.trials]
+    assert words == ["relu", "tanh", "relu", "tanh"]
+    assert len(default.trials) == 3
+    assert {trial.state.name for trial in default.trials} == {"SUCCEEDED"}
+    listed = aiplatform.HyperparameterTuningJob.list(filter=f'display_name="{name}-grid"')
+    assert [each.name for each in listed] == [grid.name]
+    grid.cancel()
+    grid.delete()
+    with pytest.raises(exceptions.NotFound):
+        aiplatform.HyperparameterTuningJob.get(grid.resource_name)
 
 
 def test_a_submitted_job_is_cancelled(sdk, name):
