@@ -105,16 +105,20 @@ def _billed(session: Session):
             shown = _machines(pool, count or 1) + ("" if count else ", none when idle")
             parts = _machine("Online/Batch Prediction", pool, count or 1)
             yield "endpoint", endpoint["displayName"], shown, deployed["createTime"], parts
-    for job in _ours(session, aiplatform.customJobs(), "customJobs"):
-        if job["state"] not in ENDED:
-            pools = job["jobSpec"]["workerPoolSpecs"]
-            counts = [int(pool.get("replicaCount", 1)) for pool in pools]
-            each = list(map(_machine, ["Training/Pipelines on"] * len(pools), pools, counts))
-            spot = job["jobSpec"].get("scheduling", {}).get("strategy") == "SPOT"
-            known = all(each) and not spot  # prices of spot machines move
-            parts = [part for parts in each for part in parts] if known else []
-            shown = ", ".join(map(_machines, pools, counts)) + (", spot" if spot else "")
-            yield "training job", job["displayName"], shown, job["createTime"], parts
+    for what, kind, key in (
+        ("training job", "customJobs", "jobSpec"),
+        ("tuning job", "hyperparameterTuningJobs", "trialJobSpec"),
+    ):
+        for job in _ours(session, getattr(aiplatform, kind)(), kind):
+            if job["state"] not in ENDED:
+                pools, trials = job[key]["workerPoolSpecs"], job.get("parallelTrialCount", 1)
+                counts = [trials * int(pool.get("replicaCount", 1)) for pool in pools]
+                each = list(map(_machine, ["Training/Pipelines on"] * len(pools), pools, counts))
+                spot = job[key].get("scheduling", {}).get("strategy") == "SPOT"
+                known = all(each) and not spot  # prices of spot machines move
+                parts = [part for parts in each for part in parts] if known else []
+                shown = ", ".join(map(_machines, pools, counts)) + (", spot" if spot else "")
+                yield what, job["displayName"], shown, job["createTime"], parts
     for job in _ours(session, aiplatform.batchPredictionJobs(), "batchPredictionJobs"):
         if job["state"] not in ENDED:
             pool = job.get("dedicatedResources", {})

@@ -63,9 +63,20 @@ def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     seen = trained + deployed + asked + helpers.storage.read_bytes(session, report).decode()
     for area in shops()["area"].dropna().head(20):
         assert str(area) not in seen
+    compared = shown(run("03_deploy", tmp_path, VERSION=candidate(session, tmp_path), **own))
+    assert "Promoted: 2." in compared
+    assert helpers.find_endpoint(session, "takings").traffic == {"1": 0, "2": 100}
     again = shown(run("04_predict", tmp_path, **own))
     assert "Nothing that bills by the hour is left." in again
-    assert helpers.costs(session)["what"].tolist() == ["bucket"]
+    assert helpers.costs(session)["what"].tolist() == ["bucket", "images"]
+
+
+def candidate(session, folder: Path) -> str:
+    """Registers a copy of the model as its next version, as another job of the same would be."""
+    made = helpers.find_model(session, "takings").artifact_uri.removesuffix("model/")
+    helpers.storage.download_folder(session, made, folder / "copy")
+    uri = helpers.storage.upload_folder(session, folder / "copy", "gs://local-bucket/jobs/again")
+    return helpers.register(session, f"{uri}model", name="takings").version
 
 
 def test_classes(empty_cloud, tmp_path):
