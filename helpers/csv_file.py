@@ -3,10 +3,13 @@
 Every column is used, dropped or refused, and a line says so and why.
 """
 
+import codecs
 import csv
 import io
 import re
 import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,6 +21,11 @@ LEVELS = 1000  # a text column with more levels says little about the next row
 NAMED_ID = re.compile(r"(^|_)(id|uuid|guid|key|index|row|nr|no|number)$", re.IGNORECASE)
 DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/. ]\d{2,4}.*"
 SYMBOLS = r"[$€£¥%]"
+READ = {
+    "header": 0, "index_col": False, "skipinitialspace": True, "na_values": ["?", "-", "--"],
+    "low_memory": False, "on_bad_lines": "error",
+}  # fmt: skip
+CHUNK_ROWS = 50_000
 
 
 def parse(content: bytes, source: str) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
@@ -39,11 +47,7 @@ def parse(content: bytes, source: str) -> tuple[pd.DataFrame, dict[str, str], li
         )
     names, notes = _names(header)
     try:
-        frame = pd.read_csv(
-            io.StringIO(text), sep=separator, header=0, names=names, index_col=False,
-            skipinitialspace=True, na_values=["?", "-", "--"], low_memory=False,
-            on_bad_lines="error",
-        )  # fmt: skip
+        frame = pd.read_csv(io.StringIO(text), sep=separator, names=names, **READ)
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{source} is not a CSV file: {error}") from error
     frame = frame.dropna(how="all").reset_index(drop=True)
@@ -54,6 +58,26 @@ def parse(content: bytes, source: str) -> tuple[pd.DataFrame, dict[str, str], li
     for name in frame:
         columns |= _column(frame[name], separator == ";", units, notes)
     return pd.DataFrame(columns), units, notes
+
+
+def chunks(path: Path, source: str) -> Iterator[pd.DataFrame]:
+    """Read a CSV file a part at a time: columns as `parse` makes them, of dates every part."""
+    with open(path, "rb") as file:
+        head = file.read(2**16)
+    text = _decode(head[: head.rfind(b"\n") + 1] or head, source)
+    separator = _separator(text)
+    names, _ = _names(next(csv.reader(io.StringIO(text), delimiter=separator)))
+    how = {"sep": separator, "names": names, "encoding_errors": "replace"} | READ
+    how["encoding"] = "utf-8-sig" if _is_utf8(head) else "cp1252"
+    try:
+        with pd.read_csv(path, chunksize=CHUNK_ROWS, **how) as parts:
+            for part in parts:
+                columns: dict[str, pd.Series] = {}
+                for name in part:
+                    columns |= _column(part[name], separator == ";", {}, [], every_part=True)
+                yield pd.DataFrame(columns)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{source} is not a CSV file: {error}") from error
 
 
 def find(name: str, frame: pd.DataFrame) -> str:
@@ -109,15 +133,20 @@ def _decode(content: bytes, source: str) -> str:
     elif b"\0" in content[:4096] or content[:2] == b"PK" or content[:4] == b"%PDF":
         raise DataError(f"{source} is a binary file; expected text. Save it as CSV first.")
     else:
-        try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = content.decode("cp1252", errors="replace")
+        text = content.decode("utf-8-sig" if _is_utf8(content) else "cp1252", errors="replace")
     start = text.lstrip()[:200].lower()
     if start.startswith(("<", "{", "[{")):
         kind = "JSON" if start[0] in "{[" else "a web page"
         raise DataError(f"{source} is {kind}, not CSV. Give the address of the raw CSV file.")
     return text.lstrip("\r\n")
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:  # a character cut in two at the end says nothing
+        codecs.getincrementaldecoder("utf-8")().decode(content)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _separator(text: str) -> str:
@@ -146,7 +175,7 @@ def _names(header: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _column(
-    column: pd.Series, semicolons: bool, units: dict, notes: list[str]
+    column: pd.Series, semicolons: bool, units: dict, notes: list[str], every_part: bool = False
 ) -> dict[str, pd.Series]:
     """A column as numbers, as the parts of its dates, or as text."""
     name = column.name
@@ -175,7 +204,7 @@ def _column(
     if text.str.fullmatch(DATE).mean() > 0.9:
         dates = _dates(text)
         if dates.notna().mean() > 0.9:
-            return _parts(dates.reindex(column.index), notes)
+            return _parts(dates.reindex(column.index), notes, every_part)
     return {name: text.reindex(column.index).astype(object).where(column.notna(), None)}
 
 
@@ -199,13 +228,13 @@ def _dates(text: pd.Series) -> pd.Series:
     return pd.to_datetime(text, format="mixed", dayfirst=bool(day_first), errors="coerce", utc=True)
 
 
-def _parts(dates: pd.Series, notes: list[str]) -> dict[str, pd.Series]:
+def _parts(dates: pd.Series, notes: list[str], every: bool) -> dict[str, pd.Series]:
     parts = {part: getattr(dates.dt, part) for part in ("year", "month", "dayofweek", "hour")}
     words = {"dayofweek": "day_of_week"}
     kept = {
         f"{dates.name}_{words.get(part, part)}": values.astype("float64")
         for part, values in parts.items()
-        if values.nunique() > 1
+        if every or values.nunique() > 1
     }
     notes.append(f"{dates.name} holds dates: used as {', '.join(kept) or 'nothing, all are alike'}")
     return kept

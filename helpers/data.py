@@ -5,13 +5,13 @@ import os
 import random
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers import csv_file, session, storage
+from helpers import csv_file, session, shards, storage
 from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
 
 BUILT_IN = ("breast_cancer", "diabetes", "game_sales", "wine")
@@ -28,7 +28,8 @@ class Table:
     `classes`: what the target can be, as text; () for a regression. `unit` is the target's.
     `noise_mae`: the error nothing can beat, where the data was made with known noise.
     `proposed`: one row without the target to ask the model about; `notes`: what was done to the
-    columns; `built_in`: the rows may be shown, as they are nobody's own.
+    columns; `built_in`: the rows may be shown, as they are nobody's own. `files` -> bytes: where
+    the rows come from, if `train` and `test` are only a sample (see `rows`), split by `seed`.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Table:
     noise_mae: float | None
     proposed: pd.DataFrame
     notes: tuple[str, ...]
+    files: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
 
 
 def load(
@@ -59,7 +62,8 @@ def load(
     In a trial of a tuning job those rows are left out, and a quarter of the others is held back.
 
     Args:
-        source: a built-in name, or the path, URL or gs:// address of a CSV file.
+        source: a built-in name, the path, URL or gs:// address of a CSV file, or a path or gs://
+            address with a `*`: many files, of which a sample is read, and a tenth held back.
         target: the column to predict; "" takes the table's own, or the last column.
         task: regression, binary or multiclass; "" infers it from the target.
         seed: which rows are held back; classes keep their shares.
@@ -70,13 +74,15 @@ def load(
     """
     if task and task not in TASKS:
         raise SettingError(f'task="{task}" is unknown.{near(task, TASKS)}')
-    built_in = source in BUILT_IN
+    built_in, many = source in BUILT_IN, "*" in source and not re.match("https?://", source)
+    files = shards.find(source, session) if many else {}
     if built_in:
         name, frame, unit = source, *_built_in(source)
         units, notes = {frame.columns[-1]: unit}, []
     else:
         name = Path(source).name.partition(".")[0]
-        frame, units, notes = csv_file.parse(_read(source, session), source)
+        content = shards.sample(files, session) if files else _read(source, session)
+        frame, units, notes = csv_file.parse(content, source)
     wanted = re.sub(r"^target$", "", target) if built_in else target  # scikit-learn's own word
     target = csv_file.find(wanted, frame) if wanted else frame.columns[-1]
     frame, lost = frame[frame[target].notna()], int(frame[target].isna().sum())
@@ -97,14 +103,18 @@ def load(
     if not built_in:
         csv_file.warn_of_leaks(features, values, notes)
     frame = features.assign(**{target: values})
-    held_back = _held_back(values, classes, seed, notes)
+    if files:
+        size_mb = sum(files.values()) / 1e6
+        notes.append(f"{len(files)} files, {size_mb:,.1f} MB: {len(frame):,} rows are the sample")
+    fold = shards.group(frame, seed) if files else None
+    held_back = _held_back(values, classes, seed, notes) if fold is None else fold == 0
     noise_mae = None
     if source == "game_sales":
         held_back = np.arange(len(frame)) >= GAMES
         noise_mae = float(np.abs(_game_sales()["noise"][GAMES:]).mean())
     if "CLOUD_ML_TRIAL_ID" in os.environ:  # tuning: what chooses must not judge afterwards
-        frame, values = frame[~held_back], values[~held_back]
-        held_back = _held_back(values, classes, seed, notes)
+        frame, values, others = frame[~held_back], values[~held_back], ~held_back
+        held_back = _held_back(values, classes, seed, notes) if fold is None else fold[others] == 1
         notes.append("in a tuning job's trial, validation rows stand in for the test rows")
     for note in notes:
         print(note)
@@ -115,7 +125,18 @@ def load(
         kinds={column: "number" if column in numbers else "text" for column in features},
         target=target, task=task, classes=classes, unit="" if classes else units.get(target, ""),
         built_in=built_in, noise_mae=noise_mae, proposed=proposed, notes=tuple(notes),
+        files=files, seed=seed,
     )  # fmt: skip
+
+
+def rows(table: Table, *, session: session.Session | None = None) -> pd.DataFrame | shards.Rows:
+    """Every row to learn from: `train`, or all those of many files, kept on this machine's disk."""
+    if not table.files:
+        return table.train
+    learned = range(2 if "CLOUD_ML_TRIAL_ID" in os.environ else 1, shards.GROUPS)
+    found = shards.read(table, keep=learned, cloud=session)
+    print(f"{len(found):,} rows to learn from, streamed; {len(table.train):,} in the sample")
+    return found
 
 
 def describe(table: Table) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers import data, schema
+from helpers import data, schema, shards
 from helpers.errors import SettingError
 from helpers.strategy import several
 
@@ -105,21 +105,23 @@ def decode(table, x: keras.KerasTensor) -> keras.KerasTensor:
 
 def batches(
     table,
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | shards.Rows,
     *,
     batch_size: int,
     seed: int | None = None,
     start_epoch: int = 0,
     start_step: int = 0,
 ) -> tf.data.Dataset:
-    """Rows as model input, held in memory as tensors.
+    """Rows as model input: tensors in memory, or what `data.rows` keeps on disk, streamed.
 
     Under several workers (`helpers.strategy`) each gets its share of every batch's rows, and
     `batch_size` is that of all together. Where the last batch can't be shared equally, weights
     keep its gradient that of the whole batch; the logged training loss counts them too.
 
     Args:
-        frame: rows with the table's features, and its target if labels are wanted.
+        frame: rows with the table's features, and its target if labels are wanted. Those on disk
+            are dealt out at random to files; an epoch takes the files in a new order, the rows
+            within each too. They need a `seed`.
         seed: None gives one pass in order. A number gives epoch after epoch without end, each row
             once an epoch; the order depends on the seed and the epoch's number alone, so that
             training which stopped can go on at `start_epoch`. Give `steps_per_epoch` to fit.
@@ -130,26 +132,20 @@ def batches(
     """
     if batch_size < 1:
         raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
-    rows = {name: tf.constant(_values(table, frame[name])) for name in table.features}
-    labelled = table.target in frame
-    if labelled:
-        rows = (rows, tf.constant(_values(table, frame[table.target])))
-
-    def epoch(number):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(frame)), [seed, number])
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-
-    def take(index):
-        return tf.nest.map_structure(lambda column: tf.gather(column, index), rows)
+    streamed = isinstance(frame, shards.Rows)
+    labelled = streamed or table.target in frame
+    epoch, take = (_streamed if streamed else _in_memory)(table, frame, batch_size, seed)
 
     def share(index, workers, place):
-        size = -(-tf.size(index) // workers)
+        total = tf.shape(index)[0]
+        size = -(-total // workers)
         mine = index[place * size : (place + 1) * size]
         if seed is None or not labelled:
             return take(mine)
         # each worker's loss is the mean over its own rows, of which the last batch has unlike many
-        weight = tf.cast(workers * tf.size(mine), "float32") / tf.cast(tf.size(index), "float32")
-        return (*take(mine), tf.fill(tf.shape(mine), weight))
+        own = tf.shape(mine)[0]
+        weight = tf.cast(workers * own, "float32") / tf.cast(total, "float32")
+        return (*take(mine), tf.fill([own], weight))
 
     if seed is None:
         index = tf.data.Dataset.range(len(frame)).batch(batch_size)
@@ -164,6 +160,46 @@ def batches(
         )
     rows_of = index.map(take)
     return rows_of.cache() if seed is None else rows_of.prefetch(tf.data.AUTOTUNE)
+
+
+def _in_memory(table, frame: pd.DataFrame, batch_size: int, seed: int | None) -> tuple:
+    """Batches of an epoch as places of rows, and what makes of these model input."""
+    rows = {name: tf.constant(_values(table, frame[name])) for name in table.features}
+    if table.target in frame:
+        rows = (rows, tf.constant(_values(table, frame[table.target])))
+
+    def epoch(number):
+        order = tf.random.experimental.stateless_shuffle(tf.range(len(frame)), [seed, number])
+        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
+
+    def take(index):
+        return tf.nest.map_structure(lambda column: tf.gather(column, index), rows)
+
+    return epoch, take
+
+
+def _streamed(table, rows: shards.Rows, batch_size: int, seed: int) -> tuple:
+    """Batches of an epoch as matrices of `rows.columns`, and what makes of these model input."""
+    files, width = tf.constant(rows.files), len(rows.columns)
+    texts = {name: tf.constant([*rows.levels[name], "\0"]) for name in rows.levels}
+    mix = tf.random.experimental.stateless_shuffle
+
+    def part(number, file):
+        values = tf.io.decode_raw(tf.io.read_file(file), "float32")
+        return mix(tf.reshape(values, [-1, width]), [seed, number])
+
+    def epoch(number):
+        order = tf.data.Dataset.from_tensor_slices(mix(files, [seed, number]))
+        return order.map(lambda file: part(number, file)).rebatch(batch_size)
+
+    def take(matrix):
+        columns = dict(zip(rows.columns, tf.unstack(matrix, width, axis=1), strict=True))
+        labels = columns.pop(table.target)
+        for name in columns.keys() & texts.keys():
+            columns[name] = tf.gather(texts[name], tf.cast(columns[name], "int32"))
+        return columns, labels if table.task == "regression" else tf.cast(labels, "int64")
+
+    return epoch, take
 
 
 def steps_per_execution(steps_per_epoch: int) -> int:

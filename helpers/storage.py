@@ -144,13 +144,26 @@ def read_bytes(session: Session, uri: str) -> bytes:
     return content
 
 
+def read_part(session: Session, uri: str, start: int, size_bytes: int) -> bytes:
+    """Bytes of an object from `start` on."""
+    bucket, name = split_uri(uri)
+    request = session.service("storage").objects().get_media(bucket=bucket, object=name)
+    request.headers["range"] = f"bytes={start}-{start + size_bytes - 1}"
+    return session.call(request)
+
+
 def list_uris(session: Session, uri: str) -> list[str]:
     """The addresses of all objects whose name starts as `uri` does."""
+    return list(sizes(session, uri))
+
+
+def sizes(session: Session, uri: str) -> dict[str, int]:
+    """The addresses of all objects whose name starts as `uri` does, and their bytes."""
     bucket, prefix = split_uri(uri)
     objects = session.service("storage").objects()
-    fields = "items/name,nextPageToken"
+    fields = "items(name,size),nextPageToken"
     found = session.list(objects, "items", bucket=bucket, prefix=prefix, fields=fields)
-    return [f"gs://{bucket}/{item['name']}" for item in found]
+    return {f"gs://{bucket}/{item['name']}": int(item["size"]) for item in found}
 
 
 def delete(session: Session, uri: str) -> int:

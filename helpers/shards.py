@@ -1,0 +1,167 @@
+"""Tables in many CSV files, larger than memory: a sample to look at, all rows streamed to train.
+
+`data.load("gs://bucket/part-*.csv")` reads pieces of the files. `data.rows(table)` reads all of
+them once, a part at a time, and deals the rows out to files of float32 on this machine's disk,
+which training then reads in a new order every epoch. Which rows test depends on what they hold.
+"""
+
+import contextlib
+import fnmatch
+import glob
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers import csv_file, session, storage
+from helpers.errors import DataError, NotFoundError
+
+SAMPLE_BYTES, PIECES = 16 * 2**20, 64
+PART_BYTES, PARTS = 8 * 2**20, 500  # rows are shuffled within a part, parts among each other
+GROUPS = 10  # the first of these tests
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All rows to learn from, on this machine's disk; the files go when this object does.
+
+    `files`: float32, a row's `columns` (features, then target) together; `levels`: column -> the
+    texts, or classes, of which a row holds the place, and after the last one any other text.
+    """
+
+    files: tuple[str, ...]
+    count: int
+    columns: tuple[str, ...]
+    levels: dict[str, tuple[str, ...]]
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def find(pattern: str, cloud: session.Session | None) -> dict[str, int]:
+    """The files that a pattern such as `gs://bucket/part-*.csv` names, with their sizes in bytes.
+
+    Raises:
+        NotFoundError: none.
+    """
+    if pattern.startswith("gs://"):
+        listed = storage.sizes(cloud or session.from_environment(), pattern.partition("*")[0])
+        found = {uri: size for uri, size in listed.items() if fnmatch.fnmatchcase(uri, pattern)}
+    else:
+        around = (Path.cwd(), session.project_root())
+        paths = next((p for folder in around if (p := glob.glob(str(folder / pattern)))), [])
+        found = {path: Path(path).stat().st_size for path in sorted(paths)}
+    if not found:
+        raise NotFoundError(f'DATA="{pattern}" matches no file; look at the part before the *.')
+    return found
+
+
+def sample(files: dict[str, int], cloud: session.Session | None) -> bytes:
+    """Pieces from all over the files as one CSV file; all of their rows where that is not much."""
+    total, start = sum(files.values()), _piece(next(iter(files)), 0, 2**16, cloud)
+    if start[:2] == b"\x1f\x8b":
+        raise DataError(f"{next(iter(files))} is compressed; several files are read unpacked only.")
+    places, size = np.linspace(0, total, PIECES, endpoint=False), SAMPLE_BYTES // PIECES
+    parts, before = [start.partition(b"\n")[0]], 0
+    for name, length in files.items():
+        inside = [int(at - before) for at in places if before <= at < before + length]
+        for at in [0] if total <= SAMPLE_BYTES else inside:
+            piece = _piece(name, at, length if total <= SAMPLE_BYTES else size, cloud)
+            rows = piece.partition(b"\n")[2]  # without the header, or the rest of a row
+            ends = at + len(piece) >= length
+            parts.append(rows.rstrip(b"\r\n") if ends else rows.rpartition(b"\n")[0])
+        before += length
+    return b"\n".join(part for part in parts if part) + b"\n"
+
+
+def group(frame: pd.DataFrame, seed: int) -> np.ndarray:
+    """A number below `GROUPS` for each row by what it holds: rows alike stay together. -> (n,)"""
+    texts = frame.select_dtypes(object).fillna("").astype(str)
+    content = pd.util.hash_pandas_object(frame.assign(**texts), index=False).to_numpy()
+    return pd.util.hash_array(content ^ np.uint64(seed)) % GROUPS
+
+
+def read(table, *, keep: range, cloud: session.Session | None = None) -> Rows:
+    """Deal out the rows of a table's files whose `group` is one to keep.
+
+    Raises:
+        DataError: a file lacks a column.
+    """
+    texts = [name for name, kind in table.kinds.items() if kind == "text"]
+    levels = {name: tuple(sorted(set(table.train[name].fillna("")))) for name in texts}
+    levels |= {table.target: table.classes} if table.classes else {}
+    columns, total = (*table.features, table.target), sum(table.files.values())
+    folder = Path(tempfile.mkdtemp(prefix="rows-"))
+    files = [folder / str(i) for i in range(min(PARTS, total // PART_BYTES + 1))]
+    draw, count, done, odd = np.random.default_rng(table.seed), 0, 0, 0
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: count or shutil.rmtree(folder, ignore_errors=True))
+        sinks = [stack.enter_context(open(file, "wb")) for file in files]
+        said = stack.enter_context(storage.progress("read rows", total))
+        for name, size in table.files.items():
+            with _local(name, folder, cloud) as path:
+                for chunk in csv_file.chunks(path, name):
+                    frame, wrong = _like(table, chunk, name)
+                    frame = frame[np.isin(group(frame, table.seed), keep)]
+                    matrix = np.column_stack([_numbers(frame[c], levels.get(c)) for c in columns])
+                    place = draw.integers(len(files), size=len(matrix))
+                    for i, sink in enumerate(sinks):
+                        sink.write(matrix[place == i].tobytes())
+                    count, odd = count + len(matrix), odd + wrong
+            done += size
+            said(done)
+    if odd:
+        print(f"{odd:,} values are not of their column's kind (see the sample): taken as missing")
+    rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, levels)
+    weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
+    return rows
+
+
+def _like(table, chunk: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
+    """A chunk's rows with a target, columns as the sample's are; how many values could not be."""
+    missing = [column for column in (*table.features, table.target) if column not in chunk]
+    if missing:
+        raise DataError(f"{name} lacks the columns {missing}; all files must have the same header.")
+    made, odd = {}, 0
+    for column in (*table.features, table.target):
+        values, number = chunk[column], pd.api.types.is_numeric_dtype(chunk[column])
+        classes = table.classes if column == table.target else ()
+        if table.kinds.get(column) == "text" or classes:
+            values = values.map("{:g}".format, na_action="ignore") if number else values
+            values = values.astype(object).where(values.notna(), None)
+            known = values.where(values.isin(classes), None) if classes else values
+        else:
+            known = pd.to_numeric(values, errors="coerce").astype("float64")
+        odd += int(known.isna().sum() - values.isna().sum())
+        made[column] = known
+    return pd.DataFrame(made).dropna(subset=table.target), odd
+
+
+def _numbers(column: pd.Series, levels: tuple[str, ...] | None) -> np.ndarray:
+    if levels is None:
+        return column.to_numpy("float32")
+    place = {level: i for i, level in enumerate(levels)}
+    return column.fillna("").map(place).fillna(len(levels)).to_numpy("float32")
+
+
+def _piece(name: str, at: int, size: int, cloud: session.Session | None) -> bytes:
+    if name.startswith("gs://"):
+        return storage.read_part(cloud or session.from_environment(), name, at, size)
+    with open(name, "rb") as file:
+        file.seek(at)
+        return file.read(size)
+
+
+@contextlib.contextmanager
+def _local(name: str, folder: Path, cloud: session.Session | None) -> Iterator[Path]:
+    if not name.startswith("gs://"):
+        yield Path(name)
+        return
+    path = folder / "download"
+    yield storage.download_file(cloud or session.from_environment(), name, path)
+    path.unlink()
