@@ -8,8 +8,9 @@ import pandas as pd
 
 from helpers import storage
 from helpers.container_image import LABELS, REPOSITORY
-from helpers.deploy import delete_endpoint, delete_model
+from helpers.deploy import delete_endpoint
 from helpers.errors import CloudError
+from helpers.registry import delete_model
 from helpers.session import Session, console
 from helpers.train import ENDED
 

@@ -11,8 +11,9 @@ import pandas as pd
 from google.auth.exceptions import GoogleAuthError
 from tqdm import tqdm
 
-from helpers.deploy import Endpoint, find_endpoint, find_model
+from helpers.deploy import Endpoint, find_endpoint
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SchemaError, near
+from helpers.registry import find_model
 from helpers.session import LOST, RETRIED, RETRIES, last, pause
 
 LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated, shared endpoint

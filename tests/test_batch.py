@@ -11,8 +11,8 @@ from google.protobuf import json_format
 
 import helpers
 from helpers import storage
-from helpers.deploy import Model
 from helpers.errors import CloudError, JobError, NotFoundError, SchemaError, SettingError
+from helpers.registry import Model
 from helpers.session import Session
 from tests.emulator.conftest import until
 from tests.rooms import rooms
