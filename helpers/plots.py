@@ -88,7 +88,7 @@ def trials(tuning) -> Figure:
             axes.set_xscale("log")
         axes.scatter(values, frame[tuning.metric], c=colors)
         axes.set_xlabel(name)
-    np.atleast_1d(row)[0].set_ylabel(f"{tuning.metric} of a trial")
+    _amounts(f"{tuning.metric} of a trial", "", np.atleast_1d(row)[0].yaxis)
     pairs = tuning.best.items()
     best = ", ".join(f"{k} {money(v) if isinstance(v, float) else v}" for k, v in pairs)
     reached = money(frame[tuning.metric].iloc[0])

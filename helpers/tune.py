@@ -89,7 +89,7 @@ def tune(
     Args:
         search: by parameter `(low, high)`, `(low, high, "log")` or a list of values.
         metric: a number of the metrics.json that the notebook writes into OUTPUT_DIR, such as
-            "mae"; its parameters should let it measure on rows that later judge nothing.
+            "mae"; in a trial `data.load` gives it validation rows to measure it on.
         goal: "minimize" or "maximize".
         parameters: values that all trials share.
         trials: how many; a failed one counts, and more than half failed end the search.
@@ -215,9 +215,9 @@ def _follow(tuning: Tuning, count: int) -> dict:
                 if trial["id"] in seen:
                     continue
                 seen.add(trial["id"])
-                said = ", ".join(f"{key}={value}" for key, value in _values(trial).items())
-                measured = f"{tuning.metric}={_measured(trial):.4g}"
-                tqdm.write(f"trial {trial['id']} {measured} with {said}", file=sys.stdout)
+                pairs = ({tuning.metric: _measured(trial)} | _values(trial)).items()
+                said = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs]
+                tqdm.write(f"trial {trial['id']} {' '.join(said)}", file=sys.stdout)
                 bar.update()
                 pause_s = 0.2
             if ended and not any("finalMeasurement" in trial for trial in ended):

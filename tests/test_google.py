@@ -33,7 +33,7 @@ CHANGING = {  # what differs from run to run
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22,}": "ID",
     r"(?<=[:/-])[0-9a-f]{16}\b": "HASH",
     r"(?<=-)[0-9a-f]{6}\b": "HEX",
-    r"(customJobs|batchPredictionJobs|operations|job_id=\W{1,3})/?\d{6,}": r"\1/NUMBER",
+    r"(\w+Jobs|operations|job_id=\W{1,3})/?\d{6,}": r"\1/NUMBER",
     r"(?<=deployedModelId\": \")\d+|(?<=\"id\": \")\d+": "NUMBER",
 }
 
@@ -86,6 +86,8 @@ def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_pat
     helpers.setup(session, apply=True)
     job = helpers.train(session, str(notebook(tmp_path, "small.ipynb", SMALL)))
     assert job.state == "SUCCEEDED"
+    search = {"search": {"EPOCHS": (1, 3)}, "metric": "epochs", "trials": 1}
+    assert helpers.tune(session, str(notebook(tmp_path, "small.ipynb", SMALL)), **search).best
     versions = []
     for number in (1, 2):
         uri = f"gs://{session.bucket}/made/{number}/model"

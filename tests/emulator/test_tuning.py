@@ -164,11 +164,13 @@ def test_cancel_stops_the_trials(emulator):
 def test_a_killed_local_cloud_goes_on_with_its_search(start_emulator, tmp_path):
     gate = tmp_path / "gate"
     code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
-    first = start_emulator()
-    name = submit(first, code + REPORT, maxTrialCount=5)
-    until(lambda: any(t["state"] == "ACTIVE" for t in get(first, name).get("trials", [])))
-    before = get(first, name)["trials"]
-    first.kill()
+    cloud = start_emulator()
+    name = submit(cloud, code + REPORT, maxTrialCount=5)
+    cloud.kill()  # at once: before a trial begins, or in the middle of it
+    cloud = start_emulator()
+    until(lambda: any(t["state"] == "ACTIVE" for t in get(cloud, name).get("trials", [])))
+    before = get(cloud, name)["trials"]
+    cloud.kill()
     gate.touch()
     job = ended(start_emulator(), name)
     assert job["state"] == "JOB_STATE_SUCCEEDED"
