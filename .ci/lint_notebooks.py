@@ -25,6 +25,7 @@ NAMES = {  # what outside callers rely on; a notebook may have more
     "02_train.ipynb": CLOUD | {"NOTEBOOK", "DATA", "TARGET", "EPOCHS", "MODEL_NAME"},
     "03_deploy.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME"},
     "04_predict.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME", "CLEAN_UP"},
+    "tune.ipynb": CLOUD | {"NOTEBOOK", "DATA", "TARGET", "TRIALS", "PARALLEL", "EPOCHS"},
     "migrate_tensorflow_cloud.ipynb": CLOUD | {"MODEL_NAME", "EPOCHS", "CLEAN_UP"},
 }
 METADATA = {"colab", "kernelspec", "language_info"}
