@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from helpers import storage
 from helpers.container_image import LABELS
-from helpers.data import find_file
+from helpers.data import find_files
 from helpers.errors import JobError, NotFoundError, SettingError
 from helpers.predict import encode_columns
 from helpers.registry import Model
@@ -94,17 +94,18 @@ def _frames(source, schema: dict) -> Iterator[pd.DataFrame]:
         for start in range(0, max(1, len(source)), CHUNK_ROWS):
             yield source[start : start + CHUNK_ROWS]
         return
-    path = find_file(str(source))
-    if path is None:
-        raise NotFoundError(f"{source} does not exist; expected a file, or gs:// addresses.")
-    if path.suffix not in (".csv", ".jsonl"):
-        raise SettingError(f"{path.name} is neither .csv nor .jsonl; save it as one of them.")
     texts = [n for n, about in schema["properties"].items() if about["type"] == "string"]
     kinds = dict.fromkeys(texts, "string")  # "007" stays what it is
-    if path.suffix == ".csv":
-        yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
-    else:
-        yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
+    paths = find_files(str(source))
+    if not paths:
+        raise NotFoundError(f"{source} does not exist; expected a file, or gs:// addresses.")
+    for path in paths:
+        if path.suffix == ".csv":
+            yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
+        elif path.suffix == ".jsonl":
+            yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
+        else:
+            raise SettingError(f"{path.name} is neither .csv nor .jsonl; save it as one of them.")
 
 
 def _write(schema: dict, frames: Iterator[pd.DataFrame], key: str, path: Path) -> pd.Index:

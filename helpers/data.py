@@ -194,12 +194,14 @@ def probability_name(class_name: str) -> str:
     return "probability_" + csv_file.identifier(str(class_name), "")
 
 
-def find_file(source: str) -> Path | None:
-    """The file on this machine that `source` names, from the working directory or the project."""
+def find_files(source: str) -> list[Path]:
+    """The files on this machine that `source` names, from the working directory or the project."""
     if source in BUILT_IN or re.match(r"gs://|https?://", source):
-        return None
+        return []
+    if "*" in source:
+        return [Path(path) for path in shards.find(source, None)]
     paths = (folder / source for folder in (Path.cwd(), session.project_root()))
-    return next((path for path in paths if path.is_file()), None)
+    return [path for path in paths if path.is_file()][:1]
 
 
 def _read(source: str, cloud: session.Session | None) -> bytes:
@@ -215,11 +217,11 @@ def _read(source: str, cloud: session.Session | None) -> bytes:
         if answer.status != 200:
             raise NotFoundError(f"{source} answered {answer.status}; expected a CSV file.")
     else:
-        path = find_file(source)
-        if path is None:
+        found = find_files(source)
+        if not found:
             around = near(source, [*BUILT_IN, *(file.name for file in Path.cwd().glob("*.csv"))])
             raise NotFoundError(f'DATA="{source}": no such file in {Path.cwd()}.{around}')
-        content = path.read_bytes()
+        content = found[0].read_bytes()
     return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
 
 

@@ -9,11 +9,12 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 
 from tqdm import tqdm
 
 from helpers import accounts, container_image, storage
-from helpers.data import find_file
+from helpers.data import find_files
 from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
@@ -119,7 +120,7 @@ def train(
         parameters: values for its parameters cell; checked before anything is created. A file
             named by DATA is copied to the bucket first.
         accelerator: such as "NVIDIA_TESLA_T4"; one a machine.
-        workers: machines beside the chief; they share the work if the notebook builds its model
+        workers: machines beside the chief; they share the work of a notebook that builds its model
             under `helpers.strategy().scope()`. BATCH_SIZE is that of all together.
         timeout_s: the service stops the job after this many seconds, and the bill with it.
         labels: up to 60 pairs of a-z 0-9 _ -.
@@ -134,6 +135,8 @@ def train(
     check(machine_type, workers, timeout_s, labels)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
+    if workers:
+        _check_shared(file)
     hours = (workers + 1) * timeout_s / 3600
     print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
     machine = machine_spec(machine_type, accelerator)
@@ -156,18 +159,24 @@ def stage(
         parameters: as `check_parameters` gives them.
         more: arguments of the container beside the notebook and its parameters.
     """
-    table = find_file(parameters["DATA"]) if parameters.get("DATA") else None
+    source = parameters.get("DATA") or ""
+    found = find_files(source) if source else []
+    table = {path.name: path for path in found}
+    if len(table) < len(found):
+        raise SettingError(f'DATA="{source}": files of the same name; put them into one folder.')
     print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
     if table:
         where = f"bucket {session.bucket} in {session.location}"
-        print(f"Upload:   {table} ({table.stat().st_size / 1e6:.1f} MB) to {where}")
+        size_mb = sum(path.stat().st_size for path in table.values()) / 1e6
+        print(f"Upload:   {source} ({size_mb:.1f} MB) to {where}")
     image = container_image.environment_image(session, accelerator=machine.get("acceleratorType"))
     display_name, base_uri = new_name(session, file.name)
     notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
     storage.upload_file(session, file.path, notebook_uri)
+    for name, path in table.items():
+        storage.upload_file(session, path, f"{base_uri}/input/{name}")
     if table:
-        uri = f"{base_uri}/input/{table.name}"
-        parameters = parameters | {"DATA": storage.upload_file(session, table, uri)}
+        parameters = parameters | {"DATA": f"{base_uri}/input/{Path(source).name}"}
     parameters_uri = storage.write_bytes(
         session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
     )
@@ -282,6 +291,18 @@ def check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str
                 f'Label {key}="{value}" is not usable; expected at most 63 of a-z 0-9 _ - '
                 "(a key starts with a letter)."
             )
+
+
+def _check_shared(file: NotebookFile) -> None:
+    """Refuse machines that would each train alone; only the chief's model would be kept."""
+    cells = json.loads(file.path.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    if not re.search(r"[Ss]trategy\(|TF_CONFIG|CLUSTER_SPEC", code):
+        raise SettingError(
+            f"No cell of {file.path.name} asks how to share the work: each of the machines would "
+            "train alone, and only the chief's model be kept. Build and compile the model under "
+            "helpers.strategy().scope(), or use workers=0."
+        )
 
 
 def _label(text: str) -> str:

@@ -188,3 +188,10 @@ def test_memory_is_capped(tmp_path):
     found, grown = map(int, done.stdout.split()[-2:])
     assert 0.85 * count * 50_000 < found < 0.95 * count * 50_000
     assert grown < cap
+
+
+def test_a_job_gets_the_files_too(parts, empty_cloud):
+    session = helpers.connect("local")
+    parameters = {"DATA": str(parts / "part-*.csv"), "EPOCHS": 1}
+    job = helpers.train(session, "01_prototype.ipynb", parameters=parameters)
+    assert job.metrics["rows_train"] + job.metrics["rows_test"] == 1500
