@@ -114,7 +114,8 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
     services, names = session.service("serviceusage").services(), ", ".join(SERVICES)
     yield Step("services", names, "free; using them bills", lambda: not _off(session),
                lambda: session.wait(call(services.batchEnable(
-                   parent=project, body={"serviceIds": _off(session)})), api="serviceusage"),
+                   parent=project, body={"serviceIds": _off(session)}), repeatable=True),
+                   api="serviceusage"),
                "serviceusage.services.enable")  # fmt: skip
     billing = session.service("cloudbilling").projects().getBillingInfo(name=project)
     yield Step("billing", "a billing account pays for the project", FREE,
@@ -132,7 +133,8 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
         body = {"accountId": account, "serviceAccount": {"displayName": why}}
         yield Step("account", f"{account} ({why})", FREE,
                    lambda account=account: bool(accounts.find(session, account)),
-                   lambda body=body: call(people.create(name=project, body=body)),
+                   lambda body=body: call(
+                       people.create(name=project, body=body), repeatable=True),
                    "iam.serviceAccounts.create")  # fmt: skip
     repositories = session.service("artifactregistry").projects().locations().repositories()
     repository = f"{session.parent}/repositories/{container_image.REPOSITORY}"

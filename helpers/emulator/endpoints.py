@@ -192,14 +192,17 @@ def deploy_model(cloud: Cloud, endpoint: str, deployed: dict, split: dict) -> di
 def _deployed(endpoint: dict, deployed: dict, split: dict) -> dict:
     """The endpoint with one more model; "0" in the split is the new one."""
     models = [*endpoint.get("deployedModels", []), deployed]
-    if any(map(_idle_s, models)) and (
-        len(models) > 1 or not endpoint.get("dedicatedEndpointEnabled")
-    ):
-        # [D: predictions/autoscaling, scale to zero, limitations]
-        raise _refused("Scale to zero takes one DeployedModel, on an endpoint that is not shared.")
+    _alone_at_zero(endpoint, models)
     split = {deployed["id"] if key == "0" else key: share for key, share in split.items()}
     return _with_traffic(endpoint | {"deployedModels": models, "updateTime": now()}, split or
                          endpoint.get("trafficSplit", {}))  # fmt: skip
+
+
+def _alone_at_zero(endpoint: dict, models: list[dict]) -> None:
+    """[D: predictions/autoscaling, scale to zero, limitations]"""
+    lone = len(models) == 1 and endpoint.get("dedicatedEndpointEnabled")
+    if any(map(_idle_s, models)) and not lone:
+        raise _refused("Scale to zero takes one DeployedModel, on an endpoint that is not shared.")
 
 
 @method(ID + "mutateDeployedModel")
@@ -224,6 +227,7 @@ def mutate(call: Call) -> dict:
                     raise ApiError(400, f"{where}: {said}")
                 deployed = deployed | {"dedicatedResources": kept}
             models.append(deployed)
+        _alone_at_zero(endpoint, models)
         return endpoint | {"deployedModels": models, "updateTime": now()}
 
     found(call, name)

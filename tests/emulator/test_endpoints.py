@@ -103,6 +103,58 @@ def servers_of(running) -> list[psutil.Process]:
     return mine
 
 
+ZERO = {
+    "machineSpec": MACHINE["machineSpec"], "minReplicaCount": 0, "maxReplicaCount": 1,
+    "initialReplicaCount": 1, "scaleToZeroSpec": {"idleScaledownPeriod": "300s"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scaleToZeroSpec": {"idleScaledownPeriod": "299s"}}, "300s to 28800s"),
+        ({"scaleToZeroSpec": {"minScaleupPeriod": "28801s"}}, "300s to 28800s"),
+        ({"minReplicaCount": 1}, "it must be 0"),
+        ({"initialReplicaCount": 2}, "1 to max_replica_count"),
+        ({"initialReplicaCount": 0}, "1 to max_replica_count"),
+        ({}, "on an endpoint that is not shared"),
+    ],
+)
+def test_scaling_to_zero_has_its_rules(emulator, models, change, said):
+    endpoint = Endpoint(emulator)
+    deployed = {"model": models["one"], "dedicatedResources": ZERO | change}
+    path = f"{endpoint.name}:deployModel"
+    body = {"deployedModel": deployed}
+    status, answer = emulator.request("POST", f"/v1beta1/{path}", json_body=body)
+    assert (status, said in answer["error"]["message"]) == (400, True), answer
+    status, answer = emulator.request("POST", f"/v1/{path}", json_body=body)
+    assert (status, 'Unknown name "' in answer["error"]["message"]) == (400, True), answer
+    endpoint.remove()
+
+
+@pytest.mark.parametrize(
+    ("deployed_id", "change", "mask", "code"),
+    [
+        ("9", MACHINE, "dedicatedResources.minReplicaCount", 404),
+        ("1", MACHINE, "dedicatedResources.machineSpec", 400),
+        ("1", MACHINE | {"minReplicaCount": 0}, "dedicated_resources.min_replica_count", 400),
+        ("1", ZERO, "dedicatedResources.minReplicaCount,dedicatedResources.scaleToZeroSpec", 400),
+        ("1", MACHINE | {"maxReplicaCount": 2}, "dedicatedResources.maxReplicaCount", 200),
+    ],
+)
+def test_counts_of_replicas_can_be_changed(both, deployed_id, change, mask, code):
+    """Two models are deployed, so that none of them may scale to zero."""
+    body = {"deployedModel": {"id": deployed_id, "dedicatedResources": change}, "updateMask": mask}
+    path, before = f"/v1beta1/{both.name}:mutateDeployedModel", both.get()["deployedModels"]
+    assert both.running.request("POST", path, json_body=body)[0] == code
+    after = both.get()["deployedModels"]
+    assert (after == before) == (code != 200)
+    if code == 200:
+        assert after[0]["dedicatedResources"] == change
+        body["deployedModel"]["dedicatedResources"] = MACHINE
+        assert both.running.request("POST", path, json_body=body)[0] == 200
+
+
 def test_an_answer_says_which_version_gave_it(both, models):
     both.share({"1": 100})
     status, answer = both.predict([ROW, {"a": 2, "b": 0}])
