@@ -5,6 +5,7 @@ The state holds all there is to know: a trial is written there with its job's na
 is made, so that after a kill the watcher goes on as if nothing had been.
 """
 
+import contextlib
 import copy
 import datetime
 import itertools
@@ -113,6 +114,8 @@ def _watch(cloud: Cloud) -> None:
             except Exception as error:
                 log.exception("tuning job %s", name)
                 said = f"Internal error of the local cloud: {error!r}"
+                for trial in cloud.state.get(name).get("trials", []):
+                    jobs.end(trial["customJob"], said)
                 _write(cloud, name, "FAILED", endTime=now(), error={"code": 13, "message": said})
         _wake.wait(jobs.POLL_S if _live else None)
         _wake.clear()
@@ -176,19 +179,22 @@ def _look(cloud: Cloud, job: dict, trial: dict) -> None:
 
 
 def _measurements(cloud: Cloud, work: dict, metric: str) -> list[dict]:
-    """What a trial wrote as the package cloudml-hypertune does, one JSON object a line."""
+    """What a trial wrote as the package cloudml-hypertune does, one JSON object a line; others
+    are passed over."""
     try:
         lines = _metrics(cloud, work["name"]).read_text().splitlines()
     except FileNotFoundError:
         return []
     start, made = datetime.datetime.fromisoformat(work["startTime"]).timestamp(), []
-    for line in map(json.loads, lines):
-        if metric in line and math.isfinite(float(line[metric])):
-            made.append({
-                "stepCount": str(line.get("global_step", 0)),
+    for text in lines:
+        with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError):
+            line = json.loads(text)
+            measured = {
+                "stepCount": str(int(line.get("global_step", 0))),
                 "elapsedDuration": f"{max(0, line['timestamp'] - start):.3f}s",
                 "metrics": [{"metricId": metric, "value": float(line[metric])}],
-            })  # fmt: skip
+            }
+            made += [measured] if math.isfinite(_value(measured)) else []
     return made
 
 

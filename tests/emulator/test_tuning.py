@@ -19,6 +19,11 @@ with open(os.environ["CLOUD_ML_HP_METRIC_FILE"], "w") as file:
         line = {"timestamp": time.time(), "trial": os.environ["CLOUD_ML_TRIAL_ID"]}
         file.write(json.dumps(line | {"loss": str(value), "global_step": str(step)}) + "\\n")
 """
+WRONG = """\
+import os
+lines = ["loss", "3", "[]", "{}", '{"loss": "low"}', '{"loss": "1"}']
+open(os.environ["CLOUD_ML_HP_METRIC_FILE"], "w").write("\\n".join(lines))
+"""
 DOUBLE = {"parameterId": "x", "doubleValueSpec": {"minValue": 0.5, "maxValue": 8.0}}
 LOG = DOUBLE | {"scaleType": "UNIT_LOG_SCALE"}
 INTEGER = {"parameterId": "x", "integerValueSpec": {"minValue": "2", "maxValue": "4"}}
@@ -136,6 +141,7 @@ def test_a_failed_trial_is_marked_and_does_not_stop_the_others(emulator):
         ("raise ValueError('boom')", 2, 2, "2 trials failed. The last: ValueError: boom"),
         ("print('nothing')", 0, 3, "3 trials failed. The last: The trial reported no finite"),
         (REPORT.replace("str(value)", "'nan'"), 1, 1, "no finite value of the metric loss"),
+        (WRONG, 1, 1, "no finite value of the metric loss"),
     ],
 )
 def test_failures_end_a_search_when_they_are_too_many(emulator, code, limit, count, said):
