@@ -7,7 +7,7 @@ exit code  meaning                                                      run agai
 0          it ran to its end; everything is in the bucket
 1          it raised; the executed notebook is in the bucket            no: it would raise again
 2          an argument or parameter does not fit, or may not be read    no
-75         the bucket did not answer                                    yes
+75         the bucket, or another machine of the job, did not answer    yes
 143        stopped on request (SIGTERM); what there was is in the bucket
 
 SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it,
@@ -36,6 +36,8 @@ from helpers.errors import CloudError, HelpersError, NotebookError
 from helpers.tune import report_metric
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
+# What befalls a notebook of several machines when another one gives no sign of life.
+LOST = r"raised (Unavailable|DeadlineExceeded|Aborted|Cancelled|Cluster)Error| died \("
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 
 
@@ -95,8 +97,10 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
         print(f"{name} was stopped on request.", file=sys.stderr)
         return STOPPED
     if failure:
+        lost = "TF_CONFIG" in os.environ and re.search(LOST, failure)
+        failure += " (Is another machine of the job gone?)" if lost else ""
         print(failure, file=sys.stderr)  # the last line: it becomes the job's error
-        return RAISED
+        return NO_ANSWER if lost else RAISED
     return 0
 
 

@@ -3,6 +3,8 @@
 `python -m helpers.strategy SCRIPT …` runs a script that knows of none under that strategy.
 """
 
+import contextlib
+import faulthandler
 import functools
 import json
 import os
@@ -15,6 +17,8 @@ import tensorflow as tf
 
 from helpers.errors import ClusterError
 
+GO = b"go"
+
 
 def strategy(*, timeout_s: float = 300) -> tf.distribute.Strategy:
     """The strategy for where this process runs; the same object at every call.
@@ -23,6 +27,9 @@ def strategy(*, timeout_s: float = 300) -> tf.distribute.Strategy:
     more than one member; else all GPUs when there are several; else TensorFlow's default. Build
     and compile the model in its scope: `with helpers.strategy().scope():`. Several workers run one
     step a call (`helpers.steps_per_execution` gives 1): Keras's loop of many fails there.
+
+    A member lost in training is noticed by the others within ten seconds: `fit` then raises
+    TensorFlow's UnavailableError or DeadlineExceededError, and the job starts again.
 
     Args:
         timeout_s: how long several workers wait for one another to start.
@@ -70,31 +77,64 @@ def member() -> int:
 
 
 def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
-    """Listen where TensorFlow will, until all others do: by itself it waits for them for ever."""
+    """Start TensorFlow's servers once all are there; by itself it waits for them for ever."""
     give_up_s = time.monotonic() + timeout_s
-    others = [(number, who) for number, who in enumerate(members) if number != place]
-    with socket.create_server(("", int(members[place].rpartition(":")[2])), backlog=128):
-        for number, member in others:
-            host, _, port = member.rpartition(":")
-            while reason := _unreachable(host.strip("[]"), int(port)):
-                if time.monotonic() > give_up_s:
-                    raise ClusterError(
-                        f"Member {number} of {len(members)}, {member}, did not answer within "
-                        f"{timeout_s:g} s ({reason}). Look into that machine's log, then start "
-                        "the job again."
-                    )
-                time.sleep(0.05)
-        time.sleep(0.5)  # the others poll too; TensorFlow must not meet a port that only listens
+    if place == 0:
+        _gather(members, give_up_s, timeout_s)
+    else:
+        _report(members, place, give_up_s, timeout_s)
+    print(f"All {len(members)} are here. TensorFlow joins them in {timeout_s:g} s, or this ends.")
+    # A member lost now TensorFlow awaits for ever, deaf to Python: a thread of C ends this process.
+    faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__)
     _several.append(Workers())
+    faulthandler.cancel_dump_traceback_later()
     return _several[0]
 
 
-def _unreachable(host: str, port: int) -> str:
-    try:
-        socket.create_connection((host, port), timeout=5).close()
-    except OSError as error:
-        return str(error)
-    return ""
+def _gather(members: list[str], give_up_s: float, timeout_s: float) -> None:
+    """The chief's part: wait for a word of each of the others, then tell all to go on."""
+    here: dict[int, socket.socket] = {}
+    with socket.create_server(("", _address(members[0])[1]), backlog=128) as server:
+        while missing := [n for n in range(1, len(members)) if n not in here]:
+            left_s = give_up_s - time.monotonic()
+            if left_s <= 0:
+                raise _absent(members, missing[0], timeout_s, "no word of it")
+            server.settimeout(left_s)
+            with contextlib.suppress(OSError, ValueError):  # too late, or a stranger
+                other, _ = server.accept()
+                other.settimeout(5)
+                here[int(other.recv(8))] = other
+    for other in here.values():
+        with contextlib.suppress(OSError), other:
+            other.sendall(GO)
+
+
+def _report(members: list[str], place: int, give_up_s: float, timeout_s: float) -> None:
+    reason = ""
+    while (left_s := give_up_s - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(_address(members[0]), timeout=min(5, left_s)) as chief:
+                chief.sendall(str(place).encode())
+                chief.settimeout(left_s)
+                if chief.recv(8) == GO:
+                    return
+                reason = "it trains already, or another program listens there"
+        except OSError as error:
+            reason = str(error)
+        time.sleep(0.05)
+    raise _absent(members, 0, timeout_s, reason)
+
+
+def _absent(members: list[str], number: int, timeout_s: float, reason: str) -> ClusterError:
+    return ClusterError(
+        f"Member {number} of {len(members)}, {members[number]}, did not answer within "
+        f"{timeout_s:g} s ({reason}). Look into that machine's log, then start the job again."
+    )
+
+
+def _address(member: str) -> tuple[str, int]:
+    host, _, port = member.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 @functools.cache

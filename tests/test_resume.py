@@ -58,7 +58,7 @@ def preempt(session, local_cloud_folder, job, replica: str) -> bool:
 
 @pytest.mark.parametrize(
     ("workers", "times"),
-    [(0, 2), (1, 2), *(pytest.param(n, 10, marks=pytest.mark.soak) for n in (0, 1, 2))],
+    [(1, 2), *(pytest.param(n, 10, marks=pytest.mark.soak) for n in (0, 1, 2))],
 )
 def test_a_job_preempted_again_and_again_ends_the_same(
     session, local_cloud_folder, tmp_path, workers, times
@@ -67,16 +67,16 @@ def test_a_job_preempted_again_and_again_ends_the_same(
     path = notebook(tmp_path, "fit.ipynb", FIT)
     about = {"parameters": {"EPOCHS": 3 + times}, "workers": workers}
     job = helpers.train(session, str(path), spot=True, wait=False, **about)
-    draw, seen = random.Random(workers), 0
+    draw, seen = random.Random(13), 0
     replicas = ["workerpool0-0", *(f"workerpool1-{i}" for i in range(workers))]
 
     def said(text: str) -> int:
         return sum(text in entry["textPayload"] for entry in job.logs())
 
     for time in range(1, times + 1):
-        enough = seen + draw.randrange(25) * (workers + 1)
+        enough, replica = seen + draw.randrange(25) * (workers + 1), draw.choice(replicas)
         until(lambda enough=enough: said("step") >= enough or job.state not in RUNNING, 120)
-        until(lambda: preempt(session, local_cloud_folder, job, draw.choice(replicas)))
+        until(lambda replica=replica: preempt(session, local_cloud_folder, job, replica))
         until(lambda time=time: said("was preempted. Restarting") >= time, 120)
         seen = said("step")
     job.wait()
@@ -144,9 +144,11 @@ def fit(*others, rate=1e-2, stop_at: int = 10**9) -> tuple[list, dict]:
 
 
 CASES = {
-    "patience": lambda: {"others": [early(patience=4, min_delta=1e9), plateau()]},
-    "best weights": lambda: {"others": [early("loss", patience=1, min_delta=200)]},
-    "schedule": lambda: {"rate": keras.optimizers.schedules.CosineDecay(1e-1, 24)},
+    "patience and plateau": lambda: {"others": [early(patience=4, min_delta=1e9), plateau()]},
+    "best weights and schedule": lambda: {
+        "others": [early("loss", patience=1, min_delta=200)],
+        "rate": keras.optimizers.schedules.ExponentialDecay(1e-2, 4, 0.99),
+    },
 }
 
 

@@ -1,11 +1,14 @@
 """Which strategy is chosen, and several workers for real: processes that train one model."""
 
+import contextlib
 import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ import tensorflow as tf
 
 import helpers
 from helpers.errors import ClusterError
+from tests.emulator.conftest import until
 
 
 def config(**cluster) -> str:
@@ -42,6 +46,63 @@ def test_members_that_do_not_find_each_other_say_so(monkeypatch):
         helpers.strategy(timeout_s=0.2)
 
 
+def test_a_chief_that_is_not_there_or_trains_already_is_named(monkeypatch):
+    """The second as a worker meets it that starts again alone."""
+    chief, mine = ports(2)
+    about = {"cluster": {"chief": [chief], "worker": [mine]}, "task": {"type": "worker"}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(about))
+    with pytest.raises(ClusterError, match=f"Member 0 of 2, {chief}, .* 0.2 s .*refused"):
+        helpers.strategy(timeout_s=0.2)
+    with socket.create_server(("127.0.0.1", int(chief.split(":")[1]))) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"HTTP/2"), daemon=True).start()
+        with pytest.raises(
+            ClusterError, match=f"Member 0 of 2, {chief}, did not answer within 1 s"
+        ):
+            helpers.strategy(timeout_s=1)
+
+
+def test_a_member_lost_while_tensorflow_starts_ends_the_others():
+    """It says that it is there, and is never heard of again."""
+    chief, gone = ports(2)
+    about = {"cluster": {"chief": [chief], "worker": [gone]}, "task": {"type": "chief", "index": 0}}
+    command = [sys.executable, "-m", "tests.several", "5"]
+    env = os.environ | {"TF_CONFIG": json.dumps(about)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=env, **pipes) as started:
+
+        def told() -> bytes:
+            with contextlib.suppress(OSError), socket.create_connection(chief.split(":")) as here:
+                here.sendall(b"1")
+                return here.recv(8)
+            return b""
+
+        assert until(told) == b"go"
+        out, err = started.communicate(timeout=60)
+    assert started.returncode == 1
+    assert "All 2 are here. TensorFlow joins them in 5 s, or this ends." in out
+    assert "in _meet" in err
+
+
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [
+        (1, signal.SIGKILL),
+        *(pytest.param(n, signal.SIGSTOP, marks=pytest.mark.soak) for n in (0, 1)),
+    ],
+)
+def test_a_member_lost_in_training_ends_the_others(place, how):
+    """Killed, or (stopped) without a sign of life."""
+    started = members(2, "60", "1000000")
+    try:
+        until(lambda: started[place].stdout.readline() == "trains\n", 120)
+        started[place].send_signal(how)
+        _, err = started[1 - place].communicate(timeout=60)
+        assert started[1 - place].returncode == 1
+        assert "UnavailableError" in err or "DeadlineExceededError" in err
+    finally:
+        end(started)
+
+
 def test_a_member_its_cluster_does_not_know(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
@@ -57,23 +118,36 @@ def test_several_gpus_share_the_work(monkeypatch):
     assert helpers.strategy() == "mirrored"
 
 
-def together(count: int) -> list[dict]:
-    """What every member of a cluster of that size says of its training (tests/several.py)."""
+def members(count: int, *arguments: str) -> list[subprocess.Popen]:
+    """Starts tests/several.py as every member of a cluster of that size."""
     chief, *others = ports(count)
     tasks = [("chief", 0), *(("worker", i) for i in range(count - 1))]
     started = []
     for kind, index in tasks:
         cluster = {"chief": [chief]} | ({"worker": others} if others else {})
         about = {"cluster": cluster, "task": {"type": kind, "index": index}}
-        command = [sys.executable, "-m", "tests.several", "60"]
+        command = [sys.executable, "-u", "-m", "tests.several", *arguments]
         env = os.environ | {"TF_CONFIG": json.dumps(about)}
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, env=env, **pipes))
+    return started
+
+
+def end(started: list[subprocess.Popen]) -> None:
+    for each in started:
+        each.kill()
+        each.wait()
+        each.stdout.close()
+        each.stderr.close()
+
+
+def together(count: int) -> list[dict]:
+    """What every member says of its training."""
+    started = members(count, "60")
     try:
         return [json.loads(each.communicate(timeout=120)[0].splitlines()[-1]) for each in started]
     finally:
-        for each in started:
-            each.kill()
-            each.wait()
+        end(started)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +158,9 @@ def alone() -> dict:
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.soak)])
 def test_several_workers_are_as_one(alone, count):
     """Same answers on all, and those of one process with the same global batch."""
-    members = together(count)
-    assert all(member == members[0] for member in members)
-    said = members[0]
+    every = together(count)
+    assert all(member == every[0] for member in every)
+    said = every[0]
     assert said["seen"] == [0, 1, 2]
     for name in ("weights", "evaluate", "predict", "scores"):
         np.testing.assert_allclose(said[name], alone[name], rtol=1e-4, atol=1e-5)

@@ -90,6 +90,7 @@ def test_a_job_can_be_cancelled_and_picked_up_again(session, tmp_path):
     ("arguments", "said"),
     [
         ({"workers": -1}, "workers=-1"),
+        ({"workers": 1}, "No cell of refused.ipynb asks how to share the work"),
         ({"timeout_s": 3}, "timeout_s=3"),
         ({"machine_type": "big one"}, 'machine_type="big one"'),
         ({"labels": {"Phase": "test"}}, "Label Phase"),
