@@ -33,7 +33,8 @@ def costs(session: Session) -> pd.DataFrame:
     Returns:
         One row a resource: `what`, `name`, `machine`, `since` (UTC), `hours` so far,
         `usd_per_hour`, `usd_per_day`, and `price`: where the two come from, with its date. They
-        are list prices of machines and storage, without free tiers, discounts, disks and network.
+        are list prices of machines (while they are up) and storage, without free tiers, discounts,
+        disks and network.
         What the price list does not answer beyond doubt is NaN and to be looked up by a person,
         because a made-up number is worse than none. The local cloud is free.
     Source: cloudbilling REST v1 services.skus.list
@@ -131,7 +132,8 @@ def _billed(session: Session):
     bucket = _found(session.call, buckets.get(bucket=session.bucket))
     if bucket:
         collection = session.service("storage").objects()
-        items = session.list(collection, "items", bucket=session.bucket)
+        wanted = "items(size,timeCreated),nextPageToken"
+        items = session.list(collection, "items", bucket=session.bucket, fields=wanted)
         size, parts = sum(int(item["size"]) for item in items), []
         if bucket["location"].lower() == session.location:
             sku = r"Standard Storage (?!.*(Dual|Multi)-region).*"
