@@ -65,7 +65,8 @@ def test_a_job_preempted_again_and_again_ends_the_same(
 ):
     """At random moments of start-up, training and the end, the chief or another."""
     path = notebook(tmp_path, "fit.ipynb", FIT)
-    about = {"parameters": {"EPOCHS": 3 + times}, "workers": workers}
+    epochs = 4 * times + 2
+    about = {"parameters": {"EPOCHS": epochs}, "workers": workers}
     job = helpers.train(session, str(path), spot=True, wait=False, **about)
     draw, seen = random.Random(13), 0
     replicas = ["workerpool0-0", *(f"workerpool1-{i}" for i in range(workers))]
@@ -75,9 +76,9 @@ def test_a_job_preempted_again_and_again_ends_the_same(
 
     for time in range(1, times + 1):
         enough, replica = seen + draw.randrange(25) * (workers + 1), draw.choice(replicas)
-        until(lambda enough=enough: said("step") >= enough or job.state not in RUNNING, 120)
+        until(lambda enough=enough: said("step") >= enough or job.state not in RUNNING, 300)
         until(lambda replica=replica: preempt(session, local_cloud_folder, job, replica))
-        until(lambda time=time: said("was preempted. Restarting") >= time, 120)
+        until(lambda time=time: said("was preempted. Restarting") >= time, 300)
         seen = said("step")
     job.wait()
     whole = helpers.train(session, str(path), **about)
@@ -85,7 +86,7 @@ def test_a_job_preempted_again_and_again_ends_the_same(
     assert job.metrics["history"].keys() == whole.metrics["history"].keys()
     for name, values in whole.metrics["history"].items():
         assert job.metrics["history"][name] == pytest.approx(values, rel=1e-5)
-        assert len(values) == 3 + times
+        assert len(values) == epochs
     assert said("Going on from epoch")
     assert not said("Restart 1 of")
     kept = storage.list_uris(session, f"{job.base_uri}/checkpoints/")
