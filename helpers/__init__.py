@@ -34,6 +34,7 @@ _HOME = {
     "setup": "setup",
     "steps_per_execution": "model",
     "strategy": "strategy",
+    "tensorboard": "tensorboard",
     "train": "train",
     "tune": "tune",
 }
