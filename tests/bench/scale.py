@@ -1,0 +1,74 @@
+"""Training on larger tables: examples a second and peak memory, each turn a process of its own."""
+
+import dataclasses
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from helpers import data
+
+SIZES = {100_000: (1024, 5), 2_000_000: (4096, 1)}  # rows -> rows a batch, epochs
+WAYS, ROUNDS = ("article", "ours", "ours, streamed from CSV files", "limit"), 3
+NOTE = """The built-in table's rows drawn again and again; batches of 1,024 rows (100,000) and of
+4,096 (2 million). Medians of three turns, the ways interleaved; tracing, and for files the one
+time they are read, is left out. Peak memory is the whole process's, about 700 MB of it
+TensorFlow and this project; the article's way and ours have the table itself in memory, once as
+pandas and once as tensors, the streamed one a sample of it."""
+
+
+def rows() -> list[dict]:
+    """One row a size and way."""
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder:
+        for size, (batch_size, epochs) in SIZES.items():
+            table = _grown(size)
+            for i, part in enumerate(np.array_split(np.arange(size), 10)):
+                csv = table.train.iloc[part].to_csv(index=False)
+                Path(folder, f"{size}-{i}.csv").write_text(csv)
+            runs = {way: [] for way in WAYS}
+            for _ in range(ROUNDS):
+                for way in WAYS:
+                    source = f"{folder}/{size}-*.csv" if "files" in way else str(size)
+                    asked = [way.split(",")[0], source, str(batch_size), str(epochs)]
+                    command = [sys.executable, "-m", "tests.bench.scale", *asked]
+                    done = subprocess.run(command, check=True, capture_output=True, text=True)
+                    runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+            middle = {
+                way: {key: statistics.median(run[key] for run in found) for key in found[0]}
+                for way, found in runs.items()
+            }
+            for way, found in middle.items():
+                lines.append({
+                    "rows": f"{size:,}", "way": way, "examples/s": f"{found['per_s']:,.0f}",
+                    "of the article's": round(found["per_s"] / middle["article"]["per_s"], 2),
+                    "of the limit": round(found["per_s"] / middle["limit"]["per_s"], 2),
+                    "peak MB": round(found["peak_mb"]),
+                })  # fmt: skip
+    return lines
+
+
+def _grown(size: int) -> data.Table:
+    table = data.load("game_sales")
+    place = np.random.default_rng(0).integers(0, len(table.train), size)
+    return dataclasses.replace(table, train=table.train.iloc[place].reset_index(drop=True))
+
+
+def main(way: str, source: str, batch_size: str, epochs: str) -> None:
+    from tests.bench import train
+
+    table = data.load(source) if "*" in source else _grown(int(source))
+    train_it, count, seen = getattr(train, way), int(epochs), len(data.rows(table))
+    first, _ = train_it(table, 1, int(batch_size))
+    second, _ = train_it(table, 1 + count, int(batch_size))
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"per_s": seen * count / (second - first), "peak_mb": peak_mb}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
