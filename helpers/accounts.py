@@ -113,7 +113,11 @@ def caller_lacks(session: Session) -> list[str]:
 
 def ask(session: Session, role: str, on: str = "") -> str:
     """The command with which an administrator gives the caller a role."""
-    who = getattr(session.credentials, "service_account_email", "")
-    member = f"serviceAccount:{who}" if "@" in who else "user:YOUR_EMAIL"
     on = on or f"projects add-iam-policy-binding {session.project}"
-    return f"An administrator runs: gcloud {on} --member={member} --role={role}"
+    return f"An administrator runs: gcloud {on} --member={caller(session)} --role={role}"
+
+
+def caller(session: Session) -> str:
+    """Who is signed in, as policies name it; a person's address is not told to programs."""
+    who = getattr(session.credentials, "service_account_email", "")
+    return f"serviceAccount:{who}" if "@" in who else "user:YOUR_EMAIL"

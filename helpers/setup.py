@@ -3,6 +3,7 @@
 No key file is ever made or read, and roles/editor is given to nobody (see accounts.py).
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ MAKERS = {
 }
 FREE, SMALL = "free", "by the GB and month; small"
 BUILT = "minutes of a build machine, then by the GB and month"
+READY = ("there", "made", "look up")
 NOT_YET = ("does not exist", "has not been used", "is disabled")  # made a moment ago
 
 
@@ -40,30 +42,42 @@ class Step(NamedTuple):
     what: str
     cost: str
     there: Callable[[], bool]
-    make: Callable[[], object]
+    make: Callable[[], object] | None  # None: only a person can
     permission: str = ""
+    todo: str = ""
 
 
-def setup(session: Session, *, apply: bool = False, monthly_budget: int = 0) -> pd.DataFrame:
+def setup(
+    session: Session,
+    *,
+    apply: bool = False,
+    monthly_budget: int = 0,
+    machine_type: str = "n1-standard-4",
+    accelerator: str = "",
+) -> pd.DataFrame:
     """Check a project, and with `apply` make what is missing; safe to repeat.
 
     Args:
         apply: False only looks; nothing is created.
         monthly_budget: with one, mail to the billing administrators at 50, 90 and 100 % of so
             many units of the billing account's currency. It stops nothing.
+        machine_type, accelerator: what jobs shall train on; the project's quota of it is read.
     Returns:
-        One row a step: `step`, `what`, `state` ("there", "missing", "made", "forbidden"), `cost`,
-        and `todo`: what is left for a person, with the command an administrator would run.
+        One row a step: `step`, `what`, `state` ("there", "missing", "made", "forbidden"; of a
+        quota "look up" where it can't be read), `cost`, and `todo`: what is left for a person,
+        with the command an administrator would run.
     Raises:
         SettingError: the bucket is in another region than the session.
     Source: REST v1 services.batchEnable, buckets.insert, serviceAccounts.create,
-        repositories.create, builds.create, budgets.create; v3 projects.setIamPolicy
+        repositories.create, builds.create, budgets.create; v3 projects.setIamPolicy;
+        v1beta1 services.consumerQuotaMetrics.get
     """
-    rows, blocked = [], False
+    rows, blocked = [("sign-in", accounts.caller(session), "there", FREE, "")], False
     for step in _steps(session, monthly_budget):
         state, todo = _take(session, step, apply=apply and not blocked)
         blocked = blocked or state not in ("there", "made")  # later steps build on this one
         rows.append((step.step, step.what, state, step.cost, todo))
+    rows += _quotas(session, machine_type, accelerator)
     lacking = accounts.caller_lacks(session)
     what = "may train, build images, read logs and use both accounts"
     rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
@@ -76,8 +90,8 @@ def _take(session: Session, step: Step, *, apply: bool) -> tuple[str, str]:
     """Look, and make what is missing where that is asked for and allowed; (state, todo)."""
     if _there(step):
         return "there", ""
-    if step.step == "billing":
-        return "missing", f"Link a billing account: {console(session, 'billing', session.project)}"
+    if step.make is None:
+        return "missing", step.todo
     role = MAKERS.get(step.permission, "roles/billing.costsManager")
     if step.permission and not accounts.granted(session, step.permission):
         return "forbidden", accounts.ask(session, role)
@@ -112,6 +126,10 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
     """Everything a project needs, in an order in which it can be made."""
     call, project = session.call, f"projects/{session.project}"
     services, names = session.service("serviceusage").services(), ", ".join(SERVICES)
+    yield Step("project", session.project, FREE, lambda: _off(session) is not None, None,
+               todo=f"There is no project {session.project}, or you may not see it. Check PROJECT: "
+               f"{console(session, 'project', session.project)}. "
+               + accounts.ask(session, "roles/serviceusage.serviceUsageViewer"))  # fmt: skip
     yield Step("services", names, "free; using them bills", lambda: not _off(session),
                lambda: session.wait(call(services.batchEnable(
                    parent=project, body={"serviceIds": _off(session)}), repeatable=True),
@@ -119,7 +137,9 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
                "serviceusage.services.enable")  # fmt: skip
     billing = session.service("cloudbilling").projects().getBillingInfo(name=project)
     yield Step("billing", "a billing account pays for the project", FREE,
-               lambda: call(billing).get("billingEnabled", False), lambda: None)  # fmt: skip
+               lambda: call(billing).get("billingEnabled", False), None,
+               todo="Link a billing account: "
+               + console(session, "billing", session.project))  # fmt: skip
     buckets = session.service("storage").buckets()
     yield Step("bucket", f"{session.bucket} in {session.location}", SMALL,
                lambda: bool(storage.find_bucket(session)), lambda: storage.create_bucket(session),
@@ -172,6 +192,45 @@ def _off(session: Session) -> list[str]:
     return [s["name"].rsplit("/", 1)[-1] for s in found if s.get("state") != "ENABLED"]
 
 
+def _quotas(session: Session, machine_type: str, accelerator: str) -> Iterator[tuple]:
+    """Rows: whether as many CPUs and accelerators as one machine has may train at a time.
+
+    Source: names of the quotas as refusals of Vertex AI give them
+    """
+    series, _, size = machine_type.partition("-")
+    cpus = re.search(r"-(\d+)$", size)  # none in a2-highgpu-1g
+    asked = {"cpus" if series in ("n1", "e2") else f"{series}_cpus": int(cpus[1]) if cpus else 1}
+    if accelerator:
+        asked[accelerator.lower().replace("tesla_", "") + "_gpus"] = 1
+    for what, wanted in asked.items():
+        name = f"custom_model_training_{what}"
+        limit, todo = _limit(session, name), console(session, "quota", name)
+        if limit is None:
+            state, todo = "look up", f"Could not be read, look up {name}: {todo}"
+        elif 0 <= limit < wanted:
+            state, todo = "missing", f"At most {limit} of {wanted} {name}; ask for more: {todo}"
+        else:
+            state, todo = "there", ""
+        yield "quota", f"{name} in {session.location}, {wanted} a machine", state, FREE, todo
+
+
+def _limit(session: Session, quota: str) -> int | None:
+    """How much may be in use at a time in the region (-1: any); None where it can't be read."""
+    metrics = session.service("serviceusage", "v1beta1").services().consumerQuotaMetrics()
+    service = "aiplatform.googleapis.com"
+    name = f"projects/{session.project}/services/{service}/consumerQuotaMetrics/{service}%2F{quota}"
+    try:
+        found = session.call(metrics.get(name=name, view="FULL"))
+    except CloudError:
+        return None
+    here = ({}, {"region": session.location})
+    limits = [  # from the least specific to the most; 0 is left out of answers
+        int(bucket.get("effectiveLimit", 0)) for limit in found.get("consumerQuotaLimits", [])
+        for bucket in limit.get("quotaBuckets", []) if bucket.get("dimensions", {}) in here
+    ]  # fmt: skip
+    return limits[-1] if limits else None
+
+
 def _budget(session: Session, billing, monthly: int) -> Step:
     budgets = session.service("billingbudgets").billingAccounts().budgets()
     name = f"{container_image.DISTRIBUTION} {session.project}"
@@ -194,11 +253,11 @@ def _budget(session: Session, billing, monthly: int) -> Step:
 
 def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:
     """The doctor's word: green, or what to do."""
-    missing = sum(plan["state"] == "missing")
+    missing = sum((plan["state"] == "missing") & (plan["todo"] == ""))
     lines = [f"- {todo}" for todo in plan["todo"] if todo]
     if missing:
         lines.append(f"- {missing} missing: helpers.setup(session, apply=True) makes them.")
     if not monthly_budget:
         lines.append("Offered: monthly_budget=20 has mail sent before it hurts.")
-    state = "ready" if set(plan["state"]) <= {"there", "made"} else "not ready yet"
+    state = "ready" if set(plan["state"]) <= set(READY) else "not ready yet"
     return "\n".join([f"Project {session.project} is {state}.", *lines])

@@ -5,8 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import types
 
+import google.auth
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from google.auth.exceptions import DefaultCredentialsError
 from google.oauth2.credentials import Credentials
 
 import helpers
@@ -63,6 +68,74 @@ def test_google_without_anybody_signed_in_says_how(tmp_path):
     assert "gcloud auth application-default login" in said.stderr
 
 
+PLACES = {  # environment, whether google.colab is there, whether Colab asks, what to do otherwise
+    "Colab": ({}, True, True, "allow Colab's question"),
+    "Colab Enterprise": (
+        {"VERTEX_PRODUCT": "COLAB_ENTERPRISE"}, True, False, "runtime with end-user credentials"
+    ),
+    "Workbench": (
+        {"VERTEX_PRODUCT": "WORKBENCH_INSTANCE"}, False, False, "service account to the instance"
+    ),
+    "Jupyter": ({"JPY_SESSION_NAME": "a.ipynb"}, False, False, "application-default login"),
+    "papermill": ({"PAPERMILL_OUTPUT_PATH": "a"}, False, False, "application-default login"),
+    "a training job": ({"CLOUD_ML_JOB_ID": "1"}, True, False, "Give the job a run-as account"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def place(request, monkeypatch):
+    """One of PLACES, with a stand-in of google.colab where that has one; whom Colab asked."""
+    environment, colab, *_ = PLACES[request.param]
+    asked: list[str] = []
+    for name in ("VERTEX_PRODUCT", "CLOUD_ML_JOB_ID", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if colab:
+        module = types.ModuleType("google.colab")
+        module.auth = types.SimpleNamespace(
+            authenticate_user=lambda *, project_id: asked.append(project_id)
+        )
+        monkeypatch.setitem(sys.modules, "google.colab", module)
+    return request.param, asked
+
+
+@pytest.mark.parametrize("place", PLACES, indirect=True)
+def test_each_place_has_its_sign_in(place, monkeypatch):
+    name, asked = place
+    _, _, asks, todo = PLACES[name]
+    signed_in = Credentials(token="t")
+    monkeypatch.setattr(google.auth, "default", lambda scopes: (signed_in, None))
+    made = helpers.connect("google", project="my-project", bucket="")
+    assert made.credentials is signed_in
+    assert asked == (["my-project"] if asks else [])
+
+    def nobody(scopes):
+        raise DefaultCredentialsError("none")
+
+    monkeypatch.setattr(google.auth, "default", nobody)
+    with pytest.raises(SettingError, match=f"nobody signed in.*{todo}"):
+        helpers.connect("google", project="my-project", bucket="")
+
+
+def test_a_key_file_is_refused(tmp_path, monkeypatch):
+    """A service account's key; a person's sign-in and a federation's settings are none."""
+    number = rsa.generate_private_key(65537, 2048)
+    pem = number.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    path = tmp_path / "credentials.json"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    key = {
+        "type": "service_account", "private_key": pem, "token_uri": "https://example.com",
+        "client_email": "a@my-project.iam.gserviceaccount.com", "project_id": "my-project",
+    }  # fmt: skip
+    path.write_text(json.dumps(key))
+    with pytest.raises(SettingError, match="key file.*Unset it and delete the key"):
+        helpers.connect("google", project="my-project", bucket="")
+    person = {"type": "authorized_user", "client_id": "i", "client_secret": "s"}
+    path.write_text(json.dumps(person | {"refresh_token": "r"}))
+    assert helpers.connect("google", project="my-project", bucket="").project == "my-project"
+
+
 def test_the_google_path_never_imports_the_emulator(session, monkeypatch):
     """The same calls, in google mode, with the local cloud's package out of reach."""
     real = builtins.__import__
@@ -72,12 +145,12 @@ def test_the_google_path_never_imports_the_emulator(session, monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", guarded)
-    google = helpers.connect(
+    made = helpers.connect(
         "google", project="local", bucket="local-bucket", endpoint=session.endpoint,
         credentials=session.credentials,
     )  # fmt: skip
-    uri = helpers.storage.write_bytes(google, b"x", "gs://local-bucket/google-path")
-    assert helpers.storage.read_bytes(google, uri) == b"x"
+    uri = helpers.storage.write_bytes(made, b"x", "gs://local-bucket/google-path")
+    assert helpers.storage.read_bytes(made, uri) == b"x"
 
 
 def test_import_is_light():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import httplib2
 import pytest
 from google.oauth2.credentials import Credentials
 
@@ -39,7 +40,8 @@ def test_a_dry_run_makes_nothing(cloud):
     assert states(plan) == {
         "services": {"missing"}, "billing": {"there"}, "bucket": {"missing"},
         "account": {"missing"}, "repository": {"missing"}, "roles": {"missing"},
-        "image": {"missing"}, "you": {"there"},
+        "image": {"missing"}, "sign-in": {"there"}, "project": {"there"}, "quota": {"there"},
+        "you": {"there"},
     }  # fmt: skip
     assert (plan["cost"] != "").all()
     assert plan.equals(helpers.setup(session))
@@ -139,6 +141,69 @@ def test_a_budget_is_made_once_when_it_is_asked_for(cloud):
     assert "budget" not in set(helpers.setup(session)["step"])
     assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"made"}
     assert states(helpers.setup(session, apply=True, monthly_budget=20))["budget"] == {"there"}
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Answers of Google's that the local cloud can't bring about: part of an address -> answer."""
+    said, request = {}, httplib2.Http.request
+
+    def led(self, uri, method="GET", body=None, headers=None, **more):
+        for part, (status, answer) in said.items():
+            if part in uri:
+                about = {"status": status, "content-type": "application/json"}
+                return httplib2.Response(about), json.dumps(answer).encode()
+        return request(self, uri, method, body, headers, **more)
+
+    monkeypatch.setattr(httplib2.Http, "request", led)
+    return said
+
+
+def quota(*buckets: dict) -> tuple[int, dict]:
+    return 200, {"consumerQuotaLimits": [{"quotaBuckets": list(buckets)}]}
+
+
+HERE, FAR = {"region": "us-central1"}, {"region": "europe-west4"}
+ANY = {"effectiveLimit": "42"}
+
+
+@pytest.mark.parametrize(
+    ("machine_type", "name", "answer", "state", "todo"),
+    [
+        ("n1-standard-4", "cpus", quota(ANY, {"dimensions": FAR}), "there", ""),
+        ("n1-standard-4", "cpus", quota(ANY, {"dimensions": HERE}), "missing", "At most 0 of 4"),
+        ("n1-standard-64", "cpus", quota(ANY), "missing", "At most 42 of 64"),
+        ("n2-highmem-16", "n2_cpus", quota({"effectiveLimit": "-1"}), "there", ""),
+        ("a2-highgpu-1g", "a2_cpus", quota(), "look up", "look up custom_model_training_a2_cpus"),
+        ("n1-standard-4", "cpus", (403, {"error": {"message": "no"}}), "look up", "/quotas/"),
+    ],
+)
+def test_the_quota_of_a_machine(cloud, answers, capsys, machine_type, name, answer, state, todo):
+    answers[f"aiplatform.googleapis.com%2Fcustom_model_training_{name}?view=FULL"] = answer
+    answers["nvidia_t4_gpus"] = quota({"effectiveLimit": "1"})
+    plan = helpers.setup(
+        google(cloud, "quota-project"), machine_type=machine_type, accelerator="NVIDIA_TESLA_T4"
+    )
+    cpus, gpus = plan[plan["step"] == "quota"].itertuples()
+    assert cpus.what.startswith(f"custom_model_training_{name} in us-central1")
+    assert (cpus.state, gpus.state) == (state, "there")
+    assert todo in cpus.todo
+    assert bool(todo) == bool(cpus.todo)
+    assert cpus.todo in capsys.readouterr().out
+
+
+def test_a_quota_to_look_up_does_not_hold_a_project_back(cloud, answers, capsys):
+    answers["consumerQuotaMetrics"] = 403, {"error": {"message": "denied"}}
+    plan = helpers.setup(google(cloud, "unread-project"), apply=True)
+    assert states(plan)["quota"] == {"look up"}
+    assert "is ready" in capsys.readouterr().out
+
+
+def test_a_project_that_is_not_there_is_said_before_anything_is_made(cloud, answers, capsys):
+    answers["services:batchGet"] = 403, {"error": {"message": "not found or permission denied"}}
+    plan = helpers.setup(google(cloud, "mistyped-project"), apply=True)
+    assert "made" not in set(plan["state"])
+    assert "There is no project mistyped-project, or you may not see it" in capsys.readouterr().out
 
 
 @contextlib.contextmanager

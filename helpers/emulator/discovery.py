@@ -22,7 +22,7 @@ DOCUMENTS = {
     "v2": ["logging.v2"],
     "v3": ["cloudresourcemanager.v3"],
     "storage": ["storage.v1"],
-    "v1beta1": ["aiplatform.v1beta1"],
+    "v1beta1": ["aiplatform.v1beta1", "serviceusage.v1beta1"],
 }  # fmt: skip
 FORMATS = {
     "google-duration": re.compile(r"-?\d{1,12}(\.\d{1,9})?s"),
@@ -76,7 +76,10 @@ def find(verb: str, path: str) -> tuple[Method, dict[str, str]] | None:
     if not match:
         return None
     try:
-        values = {k: unquote(v, errors="strict") for k, v in match.groupdict().items()}
+        values = match.groupdict()
+        for name, raw in values.items():  # in a value of several parts a %2F is not a slash
+            kept = raw.replace("%2F", "%252F") if f"{{+{name}}}" in chosen.about["path"] else raw
+            values[name] = unquote(kept, errors="strict")
     except UnicodeDecodeError as error:
         raise ApiError(400, "The path is not UTF-8.") from error
     for name, value in values.items():

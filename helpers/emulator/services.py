@@ -8,6 +8,7 @@ import base64
 import hashlib
 import os
 import re
+from urllib.parse import unquote
 
 from helpers.emulator import operations
 from helpers.emulator.calls import ApiError, Call, found, method, page
@@ -70,6 +71,18 @@ def batch_enable_services(call: Call) -> dict:
         raise ApiError(400, f"{len(ids)} services; expected 1 to 20.")
     services = [_enable(call, f"{parent}/services/{name}") for name in ids]
     return _done(call, "BatchEnableServicesResponse", {"services": services})
+
+
+@method("serviceusage.services.consumerQuotaMetrics.get")
+def get_quota(call: Call) -> dict:
+    """Any of aiplatform's: no limit here (-1)."""
+    name = call.path["name"]
+    metric = unquote(name.rpartition("/")[2])
+    if not metric.startswith("aiplatform.googleapis.com/"):
+        raise ApiError(404, f"Quota metric {metric} not found or permission denied.")
+    bucket = {"effectiveLimit": "-1", "defaultLimit": "-1"}
+    limit = {"metric": metric, "unit": "1/{project}/{region}", "quotaBuckets": [bucket]}
+    return {"name": name, "metric": metric, "consumerQuotaLimits": [limit]}
 
 
 def _done(call: Call, kind: str, response: dict) -> dict:
