@@ -198,6 +198,9 @@ def find_files(source: str) -> list[Path]:
     """The files on this machine that `source` names, from the working directory or the project."""
     if source in BUILT_IN or re.match(r"gs://|https?://", source):
         return []
+    if source.startswith("/content/drive/") and not Path("/content/drive/MyDrive").is_dir():
+        how = 'from google.colab import drive; drive.mount("/content/drive")'
+        raise NotFoundError(f'DATA="{source}" is on a Drive that is not mounted. Run: {how}')
     if "*" in source:
         return [Path(path) for path in shards.find(source, None)]
     paths = (folder / source for folder in (Path.cwd(), session.project_root()))

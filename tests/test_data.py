@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import helpers
 from helpers import data, storage
 from helpers.errors import CloudError, DataError, NotFoundError, SettingError
 
@@ -309,6 +310,15 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch, load):
         data.load("tabel.csv")
     with pytest.raises(NotFoundError, match='Did you mean "game_sales"'):
         data.load("games_sales")
+
+
+def test_a_drive_that_is_not_mounted(session):
+    """Said where it is read, and before a job is made that could not read it either."""
+    said, path = r"Drive that is not mounted\. Run: .*drive\.mount", "/content/drive/MyDrive/a.csv"
+    with pytest.raises(NotFoundError, match=said):
+        data.load(path)
+    with pytest.raises(NotFoundError, match=said):
+        helpers.train(session, "01_prototype", parameters={"DATA": path})
 
 
 def test_a_table_in_a_bucket(session):
