@@ -80,6 +80,14 @@ def written(sent: list[tuple]) -> list[str]:
     return list(lines)
 
 
+def assert_kept_to_itself(token: str, folder: Path) -> None:
+    """No log, executed notebook or parameter holds a cloud's token; only its own files do."""
+    kept = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"report.html", "parameters.json"} <= {path.name for path in kept}
+    holders = {path.name for path in kept if token.encode() in path.read_bytes()}
+    assert {"emulator.json"} <= holders <= {"emulator.json", "state.sqlite3", "state.sqlite3-wal"}
+
+
 def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_path, capsys):
     session = helpers.connect("google", project=PROJECT, bucket=f"{PROJECT}-bucket")
     assert (session.endpoint, session.location) == ("", "us-central1")
@@ -104,6 +112,8 @@ def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_pat
     assert helpers.roll_back(session, name="prices").traffic == {"1": 100, "2": 0}
     assert np.isfinite(helpers.predict(endpoint, rows)["price"]).all()
     assert len(helpers.predict_json(PROJECT, "prices", {"size": 20.0, "kind": "a"}, "v1")) == 1
+    assert_kept_to_itself(session.credentials.token, tmp_path / "state")
+    assert session.credentials.token not in repr([session, job, endpoint, *wire, *job.logs()])
     bill = helpers.costs(session)
     assert set(bill["what"]) == {"endpoint", "bucket", "images"}
     assert bill["price"].str.startswith("look up: https://").all()
@@ -111,7 +121,9 @@ def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_pat
     assert set(helpers.costs(session)["what"]) == {"bucket"}
     with pytest.raises(NotFoundError):
         helpers.find_endpoint(session, "prices")
-    assert "Nothing that bills by the hour is left." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Nothing that bills by the hour is left." in said
+    assert session.credentials.token not in said
 
     lines = written(wire)
     if os.environ.get("UPDATE_WIRE"):

@@ -1,5 +1,6 @@
 """What `pip install` gives: the package and the template notebooks, without a checkout."""
 
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,32 @@ def test_each_notebook_runs_in_an_empty_folder(installed, tmp_path, notebook, ep
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == str(installed / "helpers" / "__init__.py")
     assert (work / "done.html").is_file()
+
+
+def test_in_colab_the_local_cloud_outlives_the_kernel(installed, tmp_path):
+    """A VM with /content as working directory, its state there; nobody is asked to sign in."""
+    vm, content = tmp_path / "vm", tmp_path / "content"
+    (vm / "google" / "colab").mkdir(parents=True)
+    (vm / "google" / "colab" / "auth.py").write_text("raise SystemExit('asked to sign in')")
+    (vm / "google" / "colab" / "__init__.py").touch()
+    (vm / "sitecustomize.py").write_text("import google.colab")
+    content.mkdir()
+    path = os.pathsep.join(map(str, [installed, vm]))
+    environment = {k: v for k, v in os.environ.items() if k != "LOCAL_CLOUD_DIR"}
+    environment["PYTHONPATH"] = path
+    about = {"cwd": content, "env": environment, "capture_output": True, "text": True}
+    cloud, state = [sys.executable, "-m", "helpers.emulator"], content / ".local-cloud"
+    try:
+        run = [sys.executable, "-c", RUN, "00_setup.ipynb"]
+        done = subprocess.run(run, timeout=120, check=False, **about)
+        assert done.returncode == 0, done.stderr
+        assert "nothing to do" in (content / "done.ipynb").read_text()
+        status = subprocess.run([*cloud, "status", "--state", state], timeout=60, **about)
+        assert status.returncode == 0, status.stderr
+        pid = json.loads((state / "emulator.json").read_text())["pid"]
+        assert os.getsid(pid) == pid  # a signal to the kernel's group does not reach it
+    finally:
+        subprocess.run([*cloud, "stop", "--state", state], check=True, timeout=60, **about)
 
 
 def test_requirements_say_the_same_in_both_places():
