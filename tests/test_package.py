@@ -17,6 +17,16 @@ print(helpers.__file__)
 helpers.run_notebook(sys.argv[1], "done.ipynb", {"EPOCHS": 1} if len(sys.argv) > 2 else None)
 """
 
+# A stand-in of google.colab for every Python of a VM; it leaves a file each time.
+COLAB = """
+import os, pathlib, sys, types
+def asked(**_):
+    raise SystemExit("asked to sign in")
+sys.modules["google.colab"] = colab = types.ModuleType("google.colab")
+colab.auth = types.SimpleNamespace(authenticate_user=asked)
+pathlib.Path(__file__).with_name(f"{os.getpid()}.python").touch()
+"""
+
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
@@ -74,10 +84,8 @@ def test_each_notebook_runs_in_an_empty_folder(installed, tmp_path, notebook, ep
 def test_in_colab_the_local_cloud_outlives_the_kernel(installed, tmp_path):
     """A VM with /content as working directory, its state there; nobody is asked to sign in."""
     vm, content = tmp_path / "vm", tmp_path / "content"
-    (vm / "google" / "colab").mkdir(parents=True)
-    (vm / "google" / "colab" / "auth.py").write_text("raise SystemExit('asked to sign in')")
-    (vm / "google" / "colab" / "__init__.py").touch()
-    (vm / "sitecustomize.py").write_text("import google.colab")
+    vm.mkdir()
+    (vm / "sitecustomize.py").write_text(COLAB)
     content.mkdir()
     path = os.pathsep.join(map(str, [installed, vm]))
     environment = {k: v for k, v in os.environ.items() if k != "LOCAL_CLOUD_DIR"}
@@ -88,6 +96,7 @@ def test_in_colab_the_local_cloud_outlives_the_kernel(installed, tmp_path):
         run = [sys.executable, "-c", RUN, "00_setup.ipynb"]
         done = subprocess.run(run, timeout=120, check=False, **about)
         assert done.returncode == 0, done.stderr
+        assert len(list(vm.glob("*.python"))) > 1  # the runner's, the kernel's
         assert "nothing to do" in (content / "done.ipynb").read_text()
         status = subprocess.run([*cloud, "status", "--state", state], timeout=60, **about)
         assert status.returncode == 0, status.stderr

@@ -16,6 +16,7 @@ from google.oauth2.credentials import Credentials
 
 import helpers
 from helpers.errors import CloudError, LocalCloudError, SettingError
+from helpers.session import CONSOLE, console
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -134,6 +135,19 @@ def test_a_key_file_is_refused(tmp_path, monkeypatch):
     person = {"type": "authorized_user", "client_id": "i", "client_secret": "s"}
     path.write_text(json.dumps(person | {"refresh_token": "r"}))
     assert helpers.connect("google", project="my-project", bucket="").project == "my-project"
+
+
+@pytest.mark.parametrize("kind", CONSOLE)
+def test_links_to_the_console_name_the_project_and_the_thing(kind):
+    made = helpers.connect(
+        "google", project="my-project", bucket="", credentials=Credentials(token="t")
+    )
+    link = console(made, kind, "12345")
+    assert link.startswith("https://console.cloud.google.com/")
+    assert ("project=my-project" in link) == (kind != "project")  # the list of all projects
+    assert ("12345" in link) == (kind not in ("billing", "project", "quota"))
+    assert ("us-central1" in link) == (kind not in ("bucket", "billing", "project", "quota"))
+    assert not set(link) & set("{}<> ")
 
 
 def test_the_google_path_never_imports_the_emulator(session, monkeypatch):
