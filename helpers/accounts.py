@@ -108,6 +108,20 @@ def caller_lacks(session: Session) -> list[str]:
         if there and not session.call(test, repeatable=True).get("permissions"):
             on = f"iam service-accounts add-iam-policy-binding {there} --project={session.project}"
             todo.append(ask(session, "roles/iam.serviceAccountUser", on))
+    test = (
+        session.service("storage")
+        .buckets()
+        .testIamPermissions(bucket=session.bucket, permissions=["storage.objects.create"])
+    )
+    try:
+        mine = session.call(test).get("permissions")
+    except CloudError as error:
+        if error.status not in (403, 404):
+            raise
+        mine = error.status == 404  # whoever makes it may fill it
+    if not mine:
+        on = f"storage buckets add-iam-policy-binding gs://{session.bucket}"
+        todo.append(ask(session, "roles/storage.objectUser", on))
     return todo
 
 

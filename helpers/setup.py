@@ -79,7 +79,7 @@ def setup(
         rows.append((step.step, step.what, state, step.cost, todo))
     rows += _quotas(session, machine_type, accelerator)
     lacking = accounts.caller_lacks(session)
-    what = "may train, build images, read logs and use both accounts"
+    what = "may train, build images, read logs, fill the bucket and use both accounts"
     rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
     plan = pd.DataFrame(rows, columns=["step", "what", "state", "cost", "todo"])
     print(_summary(session, plan, monthly_budget))
@@ -92,9 +92,9 @@ def _take(session: Session, step: Step, *, apply: bool) -> tuple[str, str]:
         return "there", ""
     if step.make is None:
         return "missing", step.todo
-    role = MAKERS.get(step.permission, "roles/billing.costsManager")
+    ask = step.todo or accounts.ask(session, MAKERS[step.permission])
     if step.permission and not accounts.granted(session, step.permission):
-        return "forbidden", accounts.ask(session, role)
+        return "forbidden", ask
     if not apply:
         return "missing", ""
     for attempt in range(7):
@@ -106,7 +106,7 @@ def _take(session: Session, step: Step, *, apply: bool) -> tuple[str, str]:
                 break
             late = error.status == 409 or any(words in str(error) for words in NOT_YET)
             if error.status == 403 and (attempt == 6 or not late):
-                return "forbidden", f"{accounts.ask(session, role)} ({error})"
+                return "forbidden", f"{ask} ({error})"
             if not late or attempt == 6:
                 raise
         pause(attempt)
@@ -248,7 +248,9 @@ def _budget(session: Session, billing, monthly: int) -> Step:
         return session.call(billing)["billingAccountName"]
 
     return Step("budget", f"mail at 50, 90 and 100 % of {monthly} a month", FREE, there,
-                lambda: session.call(budgets.create(parent=account(), body=body)))  # fmt: skip
+                lambda: session.call(budgets.create(parent=account(), body=body)),
+                todo=accounts.ask(session, "roles/billing.costsManager",
+                                  "billing accounts add-iam-policy-binding ACCOUNT"))  # fmt: skip
 
 
 def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:

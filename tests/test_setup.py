@@ -206,6 +206,15 @@ def test_a_project_that_is_not_there_is_said_before_anything_is_made(cloud, answ
     assert "There is no project mistyped-project, or you may not see it" in capsys.readouterr().out
 
 
+def test_who_may_not_make_a_budget_is_told_the_role_on_the_billing_account(cloud, answers):
+    answers["/budgets"] = 403, {"error": {"message": "The caller does not have permission"}}
+    plan = helpers.setup(google(cloud, "unpaid-project"), apply=True, monthly_budget=20)
+    assert states(plan)["budget"] == {"forbidden"}
+    todo = plan.set_index("step")["todo"]["budget"]
+    assert "billing accounts add-iam-policy-binding ACCOUNT --member=user:YOUR_EMAIL" in todo
+    assert "--role=roles/billing.costsManager" in todo
+
+
 @contextlib.contextmanager
 def running(folder, **environment: str):
     cloud = start(folder, **environment)
@@ -217,8 +226,16 @@ def running(folder, **environment: str):
 
 def test_a_missing_permission_is_named_and_once_granted_the_rest_is_made(tmp_path):
     denied = "iam.serviceAccounts.create,aiplatform.customJobs.create,storage.buckets.create"
+    denied += ",storage.objects.create"
     with running(tmp_path / "state", LOCAL_CLOUD_DENIED=denied) as cloud:
-        plan = helpers.setup(google(cloud, "small-project"), apply=True)
+        session = google(cloud, "small-project")
+        assert states(helpers.setup(session))["account"] == {"forbidden"}  # a dry run tells it too
+        plan = helpers.setup(session, apply=True)
+        body = {"name": session.bucket, "location": "us-central1"}
+        session.call(
+            session.service("storage").buckets().insert(project="small-project", body=body)
+        )
+        lacks = accounts.caller_lacks(session)
     todo = dict(zip(plan["step"], plan["todo"], strict=True))
     found = states(plan)
     assert found["account"] == {"forbidden"}
@@ -227,6 +244,10 @@ def test_a_missing_permission_is_named_and_once_granted_the_rest_is_made(tmp_pat
     command = "gcloud projects add-iam-policy-binding small-project --member=user:YOUR_EMAIL"
     assert f"{command} --role=roles/iam.serviceAccountAdmin" in todo["account"]
     assert f"{command} --role=roles/aiplatform.user" in todo["you"]
+    assert lacks[-1].endswith(
+        "gcloud storage buckets add-iam-policy-binding gs://small-project-bucket "
+        "--member=user:YOUR_EMAIL --role=roles/storage.objectUser"
+    )
     with running(tmp_path / "state") as cloud:
         plan = helpers.setup(google(cloud, "small-project"), apply=True)
     assert set(plan["state"]) == {"made", "there"}

@@ -165,7 +165,8 @@ def set_policy(call: Call) -> dict:
 @method("storage.buckets.testIamPermissions")
 def test_permissions(call: Call) -> dict:
     _bucket(call)
-    asked = call.query.get("permissions", [])
+    denied = os.environ.get("LOCAL_CLOUD_DENIED", "").split(",")
+    asked = [name for name in call.query.get("permissions", []) if name not in denied]
     return {"kind": "storage#testIamPermissionsResponse", "permissions": asked}
 
 
