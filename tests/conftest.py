@@ -15,6 +15,11 @@ from pathlib import Path
 import pytest
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: tests wait for processes they started."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def local_cloud_folder(tmp_path_factory):
     """LOCAL_CLOUD_DIR for the whole worker; what runs on it ends with the worker."""

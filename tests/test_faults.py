@@ -55,12 +55,10 @@ def test_a_fault_that_does_not_pass_is_told(faulty, monkeypatch, kind, said):
     assert there == (kind in ("lost", "truncated"))
 
 
-@pytest.mark.parametrize(
-    ("share", "seed"),
-    [(0.04, 1), *(pytest.param(0.1, n, marks=pytest.mark.soak) for n in range(5))],
-)
-def test_the_road_ends_right(faulty, tmp_path, trained, share, seed):
-    running = faulty(f"{share}:{seed}")
+@pytest.mark.soak  # its short form is that of tests/test_converge.py
+@pytest.mark.parametrize("seed", range(5))
+def test_the_road_ends_right(faulty, tmp_path, trained, seed):
+    running = faulty(f"0.1:{seed}")
     session, name = helpers.connect("local"), f"faulty-{uuid.uuid4().hex[:6]}"
 
     large = tmp_path / "large.bin"
