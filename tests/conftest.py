@@ -6,13 +6,14 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-import fcntl
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
 import pytest
+
+from tests import once
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -52,16 +53,8 @@ def empty_cloud(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory) -> Path:
-    """The models of tests/trained.py, made once for all workers."""
-    top = tmp_path_factory.getbasetemp()
-    top = top.parent if "popen" in top.name else top
-    folder = top / "trained"
-    with open(top / "trained.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "metrics.json").exists():
-            folder.mkdir(exist_ok=True)
-            subprocess.run([sys.executable, "-m", "tests.trained", folder], check=True, timeout=120)
-    return folder
+    """The models of tests/trained.py."""
+    return once.made(tmp_path_factory, "tests.trained")
 
 
 @pytest.fixture

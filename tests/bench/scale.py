@@ -13,26 +13,26 @@ import numpy as np
 
 from helpers import data
 
-SIZES = {100_000: (1024, 5), 2_000_000: (4096, 1)}  # rows -> rows a batch, epochs
-WAYS, ROUNDS = ("article", "ours", "ours, streamed from CSV files", "limit"), 3
+SIZES = {100_000: (1024, 5, 3), 2_000_000: (4096, 1, 1)}  # rows -> rows a batch, epochs, turns
+WAYS = ("article", "ours", "ours, streamed from CSV files", "limit")
 NOTE = """The built-in table's rows drawn again and again; batches of 1,024 rows (100,000) and of
-4,096 (2 million). Medians of three turns, the ways interleaved; tracing, and for files the one
-time they are read, is left out. Peak memory is the whole process's, about 700 MB of it
-TensorFlow and this project; the article's way and ours have the table itself in memory, once as
-pandas and once as tensors, the streamed one a sample of it."""
+4,096 (2 million). Medians of three turns, the ways interleaved; one turn at 2 million. Tracing, and
+for files the one time they are read, is left out. Peak memory is the whole process's, about 700 MB
+of it TensorFlow and this project; the article's way and ours have the table itself in memory, once
+as pandas and once as tensors, the streamed one a sample of it."""
 
 
 def rows() -> list[dict]:
     """One row a size and way."""
     lines = []
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        for size, (batch_size, epochs) in SIZES.items():
+        for size, (batch_size, epochs, turns) in SIZES.items():
             table = _grown(size)
             for i, part in enumerate(np.array_split(np.arange(size), 10)):
                 csv = table.train.iloc[part].to_csv(index=False)
                 Path(folder, f"{size}-{i}.csv").write_text(csv)
             runs = {way: [] for way in WAYS}
-            for _ in range(ROUNDS):
+            for _ in range(turns):
                 for way in WAYS:
                     source = f"{folder}/{size}-*.csv" if "files" in way else str(size)
                     asked = [way.split(",")[0], source, str(batch_size), str(epochs)]

@@ -7,13 +7,13 @@ millisecond a round.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from helpers import storage
+from tests import once
 
 ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", "ünknown", "")]
 
@@ -22,10 +22,7 @@ ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", 
 def saved_models(tmp_path_factory) -> Path:
     """A folder with one folder a model (with its version 1/ in it) and words.json: what the saved
     model itself answers for `ROWS`."""
-    folder = tmp_path_factory.mktemp("saved_models")
-    command = [sys.executable, "-m", "tests.emulator.saved_models", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+    return once.made(tmp_path_factory, "tests.emulator.saved_models")
 
 
 def register(emulator, folder: Path, name: str, *, parent: str = "", image: str = "", **model):
