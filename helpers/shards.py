@@ -96,29 +96,32 @@ def read(table, *, keep: range, cloud: session.Session | None = None) -> Rows:
     levels = {name: tuple(sorted(set(table.train[name].fillna("")))) for name in texts}
     levels |= {table.target: table.classes} if table.classes else {}
     columns, total = (*table.features, table.target), sum(table.files.values())
-    folder = Path(tempfile.mkdtemp(prefix="rows-"))
-    files = [folder / str(i) for i in range(min(PARTS, total // PART_BYTES + 1))]
     draw, count, done, odd = np.random.default_rng(table.seed), 0, 0, 0
-    with contextlib.ExitStack() as stack:
-        stack.callback(lambda: count or shutil.rmtree(folder, ignore_errors=True))
-        sinks = [stack.enter_context(open(file, "wb")) for file in files]
-        said = stack.enter_context(storage.progress("read rows", total))
-        for name, size in table.files.items():
-            with _local(name, folder, cloud) as path:
-                for chunk in csv_file.chunks(path, name):
-                    frame, wrong = _like(table, chunk, name)
-                    frame = frame[np.isin(group(frame, table.seed), keep)]
-                    matrix = np.column_stack([_numbers(frame[c], levels.get(c)) for c in columns])
-                    place = draw.integers(len(files), size=len(matrix))
-                    for i, sink in enumerate(sinks):
-                        sink.write(matrix[place == i].tobytes())
-                    count, odd = count + len(matrix), odd + wrong
-            done += size
-            said(done)
+    folder = Path(tempfile.mkdtemp(prefix="rows-"))
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        files = [folder / str(i) for i in range(min(PARTS, total // PART_BYTES + 1))]
+        with contextlib.ExitStack() as stack:
+            sinks = [stack.enter_context(open(file, "wb")) for file in files]
+            said = stack.enter_context(storage.progress("read rows", total))
+            for name, size in table.files.items():
+                with _local(name, folder, cloud) as path:
+                    for chunk in csv_file.chunks(path, name):
+                        frame, wrong = _like(table, chunk, name)
+                        frame = frame[np.isin(group(frame, table.seed), keep)]
+                        matrix = np.column_stack(
+                            [_numbers(frame[column], levels.get(column)) for column in columns]
+                        )
+                        place = draw.integers(len(files), size=len(matrix))
+                        for i, sink in enumerate(sinks):
+                            sink.write(matrix[place == i].tobytes())
+                        count, odd = count + len(matrix), odd + wrong
+                done += size
+                said(done)
+        rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, levels)
+        weakref.finalize(rows, undo.pop_all().close)
     if odd:
         print(f"{odd:,} values are not of their column's kind (see the sample): taken as missing")
-    rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, levels)
-    weakref.finalize(rows, shutil.rmtree, folder, ignore_errors=True)
     return rows
 
 

@@ -132,13 +132,16 @@ def test_its_files_go_with_it(parts):
     assert not any(file.parent.exists() for file in files)
 
 
-def test_what_can_not_be_read_says_why(parts):
+def test_what_can_not_be_read_says_why(parts, tmp_path_factory, monkeypatch):
+    beside = tmp_path_factory.mktemp("beside")
+    monkeypatch.setattr("tempfile.tempdir", str(beside))
     with pytest.raises(NotFoundError, match="matches no file"):
         data.load(str(parts / "prat-*.csv"))
     (parts / "part-3.csv").write_text("own,word\n1,red\n")
     table = data.load(str(parts / "part-[012]*.csv"))
     with pytest.raises(DataError, match=r"part-3.csv lacks the columns"):
         data.rows(data.load(str(parts / "part-*.csv"), target=table.target))
+    assert not list(beside.iterdir())  # the rows read before are gone, too
     for file in parts.glob("*.csv"):
         file.write_bytes(gzip.compress(file.read_bytes()))
     with pytest.raises(DataError, match="compressed"):
