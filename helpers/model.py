@@ -164,7 +164,7 @@ def batches(
 
 def _in_memory(table, frame: pd.DataFrame, batch_size: int, seed: int | None) -> tuple:
     """Batches of an epoch as places of rows, and what makes of these model input."""
-    rows = {name: tf.constant(_values(table, frame[name])) for name in table.features}
+    rows = _columns(table, frame)
     if table.target in frame:
         rows = (rows, tf.constant(_values(table, frame[table.target])))
 
@@ -221,8 +221,7 @@ def scores(model: keras.Model, table, frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         (n, 1) answers in the target's unit, or (n, 1 + classes): the class and a probability each.
     """
-    columns = {name: tf.constant(_values(table, frame[name])) for name in table.features}
-    parts = tf.data.Dataset.from_tensor_slices(columns).batch(1024)
+    parts = tf.data.Dataset.from_tensor_slices(_columns(table, frame)).batch(1024)
     answers = np.concatenate([model(part, training=False).numpy() for part in parts])
     if table.task == "regression":
         return pd.DataFrame({table.target: answers[:, 0]}, index=frame.index)
@@ -277,6 +276,11 @@ def export(model: keras.Model, table, folder: str | os.PathLike) -> Path:
             (made / "assets.extra" / f"{name}.yaml").write_text(json.dumps(about, indent=1))
         shutil.rmtree(folder / "1", ignore_errors=True)
         return made.rename(folder / "1")
+
+
+def _columns(table, frame: pd.DataFrame) -> dict[str, tf.Tensor]:
+    """The inputs of the model, (n,) each."""
+    return {name: tf.constant(_values(table, frame[name])) for name in table.features}
 
 
 def _values(table, column: pd.Series) -> np.ndarray:

@@ -218,8 +218,9 @@ def submit(
         "labels": labels | container_image.LABELS,
         "jobSpec": specification,
     }
-    request = _jobs(session).create(parent=session.parent, body=body)
-    created = session.create(request, lambda: _find_created(session, body))
+    jobs = _jobs(session)
+    request = jobs.create(parent=session.parent, body=body)
+    created = session.create(request, lambda: find_created(session, jobs, "customJobs", body))
     job = Job(session, created["name"], display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
     return job
@@ -268,11 +269,12 @@ def _jobs(session: Session):
     return session.service("aiplatform").projects().locations().customJobs()
 
 
-def _find_created(session: Session, body: dict) -> dict | None:
-    """The job this body made, if its answer was lost."""
+def find_created(session: Session, jobs, kind: str, body: dict) -> dict | None:
+    """The job of a kind that this body made, if its answer was lost."""
+    spec = "jobSpec" if kind == "customJobs" else "trialJobSpec"
     chosen = f'displayName="{body["displayName"]}"'
-    for job in session.list(_jobs(session), "customJobs", parent=session.parent, filter=chosen):
-        if job["jobSpec"]["baseOutputDirectory"] == body["jobSpec"]["baseOutputDirectory"]:
+    for job in session.list(jobs, kind, parent=session.parent, filter=chosen):
+        if job[spec]["baseOutputDirectory"] == body[spec]["baseOutputDirectory"]:
             return job
     return None
 

@@ -16,7 +16,7 @@ from helpers import container_image, storage
 from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
-from helpers.train import ENDED, check, job_spec, machine_spec, stage
+from helpers.train import ENDED, check, find_created, job_spec, machine_spec, stage
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,9 @@ def tune(
         "maxFailedTrialCount": trials // 2 + 1,
         "trialJobSpec": job_spec(session, [pool], base_uri, timeout_s, spot),
     }
-    request = _jobs(session).create(parent=session.parent, body=body)
-    name = session.create(request, lambda: _find_created(session, body))["name"]
+    jobs, kind = _jobs(session), "hyperparameterTuningJobs"
+    request = jobs.create(parent=session.parent, body=body)
+    name = session.create(request, lambda: find_created(session, jobs, kind, body))["name"]
     print(f"Job:      {console(session, 'tuning', name.rsplit('/', 1)[-1])}")
     tuning = Tuning(session, name, base_uri, metric, goal)
     job = _follow(tuning, trials)
@@ -258,15 +259,6 @@ def _values(trial: dict) -> dict:
 def _measured(trial: dict) -> float:
     metrics = trial.get("finalMeasurement", {}).get("metrics", [{}])
     return metrics[0].get("value", math.nan)
-
-
-def _find_created(session: Session, body: dict) -> dict | None:
-    """The job this body made, if its answer was lost."""
-    asked = {"parent": session.parent, "filter": f'displayName="{body["displayName"]}"'}
-    for job in session.list(_jobs(session), "hyperparameterTuningJobs", **asked):
-        if job["trialJobSpec"] == body["trialJobSpec"]:
-            return job
-    return None
 
 
 def _jobs(session: Session):

@@ -60,11 +60,9 @@ def trained(tmp_path_factory) -> Path:
 @pytest.fixture
 def artifact(session, trained):
     """Stores a copy of a trained model, as a job of its own would; gives its address."""
-    from helpers import storage
 
     def store(name: str = "model") -> str:
         base = f"gs://{session.bucket}/trained/{uuid.uuid4().hex[:8]}"
-        storage.upload_file(session, trained / "metrics.json", f"{base}/metrics.json")
-        return storage.upload_folder(session, trained / name, f"{base}/model")
+        return once.stored(session, trained, base, name)
 
     return store

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import storage
+
 
 def made(tmp_path_factory, module: str) -> Path:
     """The folder that `python -m MODULE FOLDER` filled."""
@@ -20,3 +22,9 @@ def made(tmp_path_factory, module: str) -> Path:
             subprocess.run(command, check=True, capture_output=True, timeout=240)
             part.rename(folder)
     return folder
+
+
+def stored(session, trained: Path, base_uri: str, name: str = "model") -> str:
+    """A model of tests/trained.py put where a job would leave it; the model's address."""
+    storage.upload_file(session, trained / "metrics.json", f"{base_uri}/metrics.json")
+    return storage.upload_folder(session, trained / name, f"{base_uri}/model")

@@ -15,6 +15,7 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers import storage
 from helpers.errors import NotFoundError
+from tests import once
 from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
 
@@ -49,9 +50,7 @@ def road(session, path, trained) -> None:
     assert job.wait().state == "SUCCEEDED"
     versions = []
     for number in (1, 2):
-        base = f"gs://{session.bucket}/jobs/made-{number}"
-        storage.upload_file(session, trained / "metrics.json", f"{base}/metrics.json")
-        uri = storage.upload_folder(session, trained / "model", f"{base}/model")
+        uri = once.stored(session, trained, f"gs://{session.bucket}/jobs/made-{number}")
         versions.append(helpers.register(session, uri, name=NAME))
     first, candidate = versions
     assert (first.version, candidate.version) == ("1", "2")

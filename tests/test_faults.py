@@ -13,6 +13,7 @@ import pytest
 import helpers
 from helpers import storage
 from helpers.errors import CloudError, NotFoundError
+from tests import once
 from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
 
@@ -75,8 +76,7 @@ def test_the_road_ends_right(faulty, tmp_path, trained, seed):
     versions = []
     for number in (1, 2):
         base = f"gs://{session.bucket}/trained/{number}"
-        storage.upload_file(session, trained / "metrics.json", f"{base}/metrics.json")
-        uri = storage.upload_folder(session, trained / "numbers", f"{base}/model")
+        uri = once.stored(session, trained, base, "numbers")
         versions.append(helpers.register(session, uri, name=name))
         helpers.deploy(session, versions[-1])
     assert [model.version for model in versions] == ["1", "2"]
