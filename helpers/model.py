@@ -20,6 +20,7 @@ from helpers.errors import SettingError
 from helpers.strategy import several
 
 VOCABULARY = 50  # levels of a text column that get an own place; the rest share one
+CHUNK_ROWS = 2**15  # put in order at once: less work than a batch at a time
 
 
 @keras.saving.register_keras_serializable("helpers")
@@ -130,76 +131,73 @@ def batches(
         ({column: (batch,)}, labels (batch,)); labels are float32 in the target's unit, or class
         indexes. An epoch's last batch holds what is left.
     """
-    if batch_size < 1:
-        raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
     streamed = isinstance(frame, shards.Rows)
+    if batch_size < 1 or (streamed and seed is None):
+        given = f"batch_size={batch_size}, seed={seed}"
+        raise SettingError(f"{given}; expected 1 or more, and a seed for rows on disk.")
     labelled = streamed or table.target in frame
-    epoch, take = (_streamed if streamed else _in_memory)(table, frame, batch_size, seed)
-
-    def share(index, workers, place):
-        total = tf.shape(index)[0]
-        size = -(-total // workers)
-        mine = index[place * size : (place + 1) * size]
-        if seed is None or not labelled:
-            return take(mine)
-        # each worker's loss is the mean over its own rows, of which the last batch has unlike many
-        own = tf.shape(mine)[0]
-        weight = tf.cast(workers * own, "float32") / tf.cast(total, "float32")
-        return (*take(mine), tf.fill([own], weight))
-
-    if seed is None:
-        index = tf.data.Dataset.range(len(frame)).batch(batch_size)
-    else:
-        index = tf.data.Dataset.counter(start_epoch).flat_map(epoch).skip(start_step)
-    together = several()
-    if together:
-        return together.distribute_datasets_from_function(
-            lambda about: index.map(
-                lambda i: share(i, about.num_input_pipelines, about.input_pipeline_id)
-            ).prefetch(tf.data.AUTOTUNE)
-        )
-    rows_of = index.map(take)
-    return rows_of.cache() if seed is None else rows_of.prefetch(tf.data.AUTOTUNE)
-
-
-def _in_memory(table, frame: pd.DataFrame, batch_size: int, seed: int | None) -> tuple:
-    """Batches of an epoch as places of rows, and what makes of these model input."""
-    rows = _columns(table, frame)
-    if table.target in frame:
-        rows = (rows, tf.constant(_values(table, frame[table.target])))
-
-    def epoch(number):
-        order = tf.random.experimental.stateless_shuffle(tf.range(len(frame)), [seed, number])
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
-
-    def take(index):
-        return tf.nest.map_structure(lambda column: tf.gather(column, index), rows)
-
-    return epoch, take
-
-
-def _streamed(table, rows: shards.Rows, batch_size: int, seed: int) -> tuple:
-    """Batches of an epoch as matrices of `rows.columns`, and what makes of these model input."""
-    files, width = tf.constant(rows.files), len(rows.columns)
-    texts = {name: tf.constant([*rows.levels[name], "\0"]) for name in rows.levels}
+    columns = table.features + (table.target,) * labelled
+    levels = frame.levels if streamed else shards.levels(table, frame)
+    texts = {name: tf.constant([*levels[name], "\0"]) for name in levels}
     mix = tf.random.experimental.stateless_shuffle
 
-    def part(number, file):
-        values = tf.io.decode_raw(tf.io.read_file(file), "float32")
-        return mix(tf.reshape(values, [-1, width]), [seed, number])
+    def take(matrix):  # (n, columns) -> model input, (n,) each
+        parts = dict(zip(columns, tf.unstack(matrix, len(columns), axis=1), strict=True))
+        labels = parts.pop(table.target, None)
+        for name in parts.keys() & texts.keys():
+            parts[name] = tf.gather(texts[name], tf.cast(parts[name], "int32"))
+        if not labelled:
+            return parts
+        return parts, labels if table.task == "regression" else tf.cast(labels, "int64")
 
-    def epoch(number):
-        order = tf.data.Dataset.from_tensor_slices(mix(files, [seed, number]))
-        return order.map(lambda file: part(number, file)).rebatch(batch_size)
+    if streamed:
+        files = tf.constant(frame.files)
 
-    def take(matrix):
-        columns = dict(zip(rows.columns, tf.unstack(matrix, width, axis=1), strict=True))
-        labels = columns.pop(table.target)
-        for name in columns.keys() & texts.keys():
-            columns[name] = tf.gather(texts[name], tf.cast(columns[name], "int32"))
-        return columns, labels if table.task == "regression" else tf.cast(labels, "int64")
+        def epoch(number):
+            def part(file):
+                values = tf.io.decode_raw(tf.io.read_file(file), "float32")
+                return take(mix(tf.reshape(values, [-1, len(columns)]), [seed, number]))
 
-    return epoch, take
+            return tf.data.Dataset.from_tensor_slices(mix(files, [seed, number])).map(part)
+    else:
+        matrix = tf.constant(shards.matrix(frame, columns, levels))
+
+        def epoch(number):
+            order = tf.data.Dataset.from_tensors(mix(tf.range(len(frame)), [seed, number]))
+            return order.rebatch(CHUNK_ROWS).map(lambda index: take(tf.gather(matrix, index)))
+
+    if seed is None:
+        found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
+    else:
+        epochs = tf.data.Dataset.counter(start_epoch)
+        found = epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
+
+    def share(about) -> tf.data.Dataset:
+        workers, place = about.num_input_pipelines, about.input_pipeline_id
+
+        def mine(*batch):
+            total = tf.shape(tf.nest.flatten(batch)[0])[0]
+            size = -(-total // workers)
+            kept = tf.nest.map_structure(lambda x: x[place * size : (place + 1) * size], batch)
+            if seed is None or not labelled:
+                return kept if labelled else kept[0]
+            # a worker's loss is the mean of its own rows, of which the last batch has unlike many
+            own = tf.shape(kept[1])[0]
+            weight = tf.cast(workers * own, "float32") / tf.cast(total, "float32")
+            return (*kept, tf.fill([own], weight))
+
+        return _beside(found.map(mine))
+
+    together = several()
+    return together.distribute_datasets_from_function(share) if together else _beside(found)
+
+
+def _beside(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Made beside the training step, which needs the cores more than this does."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
 
 
 def steps_per_execution(steps_per_epoch: int) -> int:

@@ -92,9 +92,7 @@ def read(table, *, keep: range, cloud: session.Session | None = None) -> Rows:
     Raises:
         DataError: a file lacks a column.
     """
-    texts = [name for name, kind in table.kinds.items() if kind == "text"]
-    levels = {name: tuple(sorted(set(table.train[name].fillna("")))) for name in texts}
-    levels |= {table.target: table.classes} if table.classes else {}
+    known = levels(table, table.train)
     columns, total = (*table.features, table.target), sum(table.files.values())
     draw, count, done, odd = np.random.default_rng(table.seed), 0, 0, 0
     folder = Path(tempfile.mkdtemp(prefix="rows-"))
@@ -109,20 +107,37 @@ def read(table, *, keep: range, cloud: session.Session | None = None) -> Rows:
                     for chunk in csv_file.chunks(path, name):
                         frame, wrong = _like(table, chunk, name)
                         frame = frame[np.isin(group(frame, table.seed), keep)]
-                        matrix = np.column_stack(
-                            [_numbers(frame[column], levels.get(column)) for column in columns]
-                        )
-                        place = draw.integers(len(files), size=len(matrix))
+                        values = matrix(frame, columns, known)
+                        place = draw.integers(len(files), size=len(values))
                         for i, sink in enumerate(sinks):
-                            sink.write(matrix[place == i].tobytes())
-                        count, odd = count + len(matrix), odd + wrong
+                            sink.write(values[place == i].tobytes())
+                        count, odd = count + len(values), odd + wrong
                 done += size
                 said(done)
-        rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, levels)
+        rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, known)
         weakref.finalize(rows, undo.pop_all().close)
     if odd:
         print(f"{odd:,} values are not of their column's kind (see the sample): taken as missing")
     return rows
+
+
+def levels(table, frame: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The texts of each text column, and the classes of a target that has some."""
+    texts = [name for name, kind in table.kinds.items() if kind == "text"]
+    found = {name: tuple(sorted(set(frame[name].fillna("")))) for name in texts}
+    return found | ({table.target: table.classes} if table.classes else {})
+
+
+def matrix(frame: pd.DataFrame, columns: tuple[str, ...], levels: dict) -> np.ndarray:
+    """Rows as numbers; a text or class as its place in its levels. -> (n, columns) float32"""
+
+    def numbers(column: pd.Series) -> pd.Series:
+        if column.name not in levels:
+            return column
+        place = {level: i for i, level in enumerate(levels[column.name])}
+        return column.fillna("").map(place).fillna(len(place))
+
+    return np.column_stack([numbers(frame[name]).to_numpy("float32") for name in columns])
 
 
 def _like(table, chunk: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
@@ -143,13 +158,6 @@ def _like(table, chunk: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
         odd += int(known.isna().sum() - values.isna().sum())
         made[column] = known
     return pd.DataFrame(made).dropna(subset=table.target), odd
-
-
-def _numbers(column: pd.Series, levels: tuple[str, ...] | None) -> np.ndarray:
-    if levels is None:
-        return column.to_numpy("float32")
-    place = {level: i for i, level in enumerate(levels)}
-    return column.fillna("").map(place).fillna(len(levels)).to_numpy("float32")
 
 
 def _piece(name: str, at: int, size: int, cloud: session.Session | None) -> bytes:
