@@ -37,7 +37,7 @@ from helpers.tune import report_metric
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
 # What befalls a notebook of several machines when another one gives no sign of life.
-LOST = r"raised (Unavailable|DeadlineExceeded|Aborted|Cancelled|Cluster)Error| died \("
+LOST = r"raised (Unavailable|DeadlineExceeded|Aborted|Cancelled|Cluster|Stopped)Error| died \("
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 
 

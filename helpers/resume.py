@@ -18,7 +18,7 @@ import numpy as np
 
 from helpers import session, storage
 from helpers.errors import NotFoundError, StoppedError
-from helpers.strategy import member, several
+from helpers.strategy import agreed, member, several
 
 PAST_ALL = 2**31  # epochs
 
@@ -27,7 +27,8 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
     """Restore a compiled model's last checkpoint, and as a callback of `fit` keep new ones.
 
     Without AIP_CHECKPOINT_DIR, as outside of jobs, it does nothing. SIGTERM saves at the next batch
-    end (several workers: keeps the last epoch's) and raises. Give other callbacks to `beside`.
+    end and raises; of several workers all stop, after the same batch. Give other callbacks to
+    `beside`.
 
     Attributes:
         epoch, step: where to go on: `fit(initial_epoch=…)`, and `batches(start_epoch=…,
@@ -41,7 +42,8 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         super().__init__()
         self.where = os.environ.get("AIP_CHECKPOINT_DIR", "").rstrip("/")
         self.steps, self.epoch, self.step, self.history = steps_per_epoch, 0, 0, {}
-        self._told, self._metrics, self._skipped, self._ended = False, [], 0, None
+        self._told, self._due, self._metrics = False, False, []
+        self._skipped, self._ended = 0, None
         self._others, self._kept = (), []
         found = _newest(self.where) if self.where else None
         if found:
@@ -76,12 +78,14 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         self.step = 0
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._metrics:  # sums, so that the part before the stop can be added
+        if self._metrics and member() == 0:  # sums, so that the part before the stop can be added
             for variable, before in zip(self.model.metrics_variables, self._metrics, strict=True):
-                variable.assign(variable + before)
-            self._metrics = []
+                mine = self.model.distribute_strategy.experimental_local_results(variable.value)
+                mine[0].assign_add(before)
+        self._metrics = []
         done = self._skipped + batch + 1
-        if self._told and done < self.steps and not several():
+        self._due = agreed(self._now * self.steps + done, self._told)
+        if self._due and done < self.steps:
             self._save(self._now, done)
             self._stop()
         if self._skipped and done >= self.steps:
@@ -92,7 +96,7 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
             self.model.stop_training, self._skipped = False, 0
         self._ended = epoch + 1, logs or {}
 
-    def _between(self) -> None:
+    def _between(self, *, last: bool = False) -> None:
         """Before an epoch and after the last: what all callbacks made of the one before counts."""
         for callback, kept in zip(self._others, self._kept, strict=bool(self._kept)):
             vars(callback).update(kept)  # only now: they begin anew in on_train_begin
@@ -104,11 +108,11 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
                 self.history.setdefault(name, []).append(float(value))
             if self.where:
                 self._save(epoch, 0)
-        if self._told:
+        if self._due or (self._told and (last or not several())):
             self._stop()
 
     def on_train_end(self, logs=None):
-        self._between()
+        self._between(last=True)
         self.model.history.history = self.history
         self.model.history.epoch = list(range(len(next(iter(self.history.values()), []))))
         if self.where:
@@ -119,6 +123,8 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         raise StoppedError(f"Told to stop; the checkpoint is in {self.where}/.")
 
     def _save(self, epoch: int, step: int) -> None:
+        # of several workers each holds a part of a metric's sum: all take part in reading it
+        metrics = [v.numpy() for v in self.model.metrics_variables] if step else []
         if member() != 0:
             return
         arrays = {}
@@ -131,7 +137,7 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         about = {
             "epoch": epoch, "step": step, "history": self.history,
             "ended": not step and bool(self.model.stop_training),
-            "metrics": [v.numpy() for v in self.model.metrics_variables] if step else [],
+            "metrics": metrics,
             "others": [_plain(callback) for callback in self._others],
             "state": [v.numpy() for v in _state(self.model)],
         }  # fmt: skip

@@ -9,8 +9,10 @@ import functools
 import json
 import os
 import runpy
+import select
 import socket
 import sys
+import threading
 import time
 
 import tensorflow as tf
@@ -18,6 +20,8 @@ import tensorflow as tf
 from helpers.errors import ClusterError
 
 GO = b"go"
+_links: list[socket.socket] = []  # the chief's to each of the others, theirs to it
+_last_step: list[int] = []  # after which all stop together, once that is agreed on
 
 
 def strategy(*, timeout_s: float = 300) -> tf.distribute.Strategy:
@@ -76,6 +80,41 @@ def member() -> int:
     return _members()[1]
 
 
+def agreed(step: int, told: bool) -> bool:
+    """Whether all members stop after this step; each asks after each step, counted from its start.
+
+    One that is told to stop says so to the chief. The chief names the step after this one to all,
+    and begins it when all have heard: as a step needs every member, none can be past it.
+    """
+    if not _links:
+        return told
+    if _last_step or member():
+        if told and member():
+            _say(_links[0], b"told\n")
+        return step in _last_step
+    said = [link for link in select.select(_links, [], [], 0)[0] if link.recv(64)]
+    if told or said:
+        for link in _links:
+            _say(link, b"%d\n" % (step + 1))
+        for link in _links:
+            with contextlib.suppress(OSError):  # it is lost, and the next step will say so
+                while (answer := link.recv(64)) and b"heard" not in answer:
+                    pass
+        _last_step.append(step + 1)
+    return False
+
+
+def _say(link: socket.socket, words: bytes) -> None:
+    with contextlib.suppress(OSError):  # it is lost, and the next step will say so
+        link.sendall(words)
+
+
+def _listen(chief: socket.socket) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        _last_step.append(int(chief.recv(64)))
+        chief.sendall(b"heard\n")
+
+
 def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
     """Start TensorFlow's servers once all are there; by itself it waits for them for ever."""
     give_up_s = time.monotonic() + timeout_s
@@ -105,20 +144,24 @@ def _gather(members: list[str], give_up_s: float, timeout_s: float) -> None:
                 other.settimeout(5)
                 here[int(other.recv(8))] = other
     for other in here.values():
-        with contextlib.suppress(OSError), other:
-            other.sendall(GO)
+        _say(other, GO)
+        _links.append(other)
 
 
 def _report(members: list[str], place: int, give_up_s: float, timeout_s: float) -> None:
     reason = ""
     while (left_s := give_up_s - time.monotonic()) > 0:
         try:
-            with socket.create_connection(_address(members[0]), timeout=min(5, left_s)) as chief:
-                chief.sendall(str(place).encode())
-                chief.settimeout(left_s)
-                if chief.recv(8) == GO:
-                    return
-                reason = "it trains already, or another program listens there"
+            chief = socket.create_connection(_address(members[0]), timeout=min(5, left_s))
+            chief.sendall(str(place).encode())
+            chief.settimeout(left_s)
+            if chief.recv(len(GO)) == GO:
+                chief.settimeout(None)
+                _links.append(chief)
+                threading.Thread(target=_listen, args=[chief], daemon=True).start()
+                return
+            chief.close()
+            reason = "it trains already, or another program listens there"
         except OSError as error:
             reason = str(error)
         time.sleep(0.05)

@@ -20,17 +20,18 @@ with helpers.strategy(timeout_s=float(sys.argv[1])).scope():
         keras.optimizers.SGD(1e-4), "mse", metrics=["mae"],
         steps_per_execution=helpers.steps_per_execution(4),
     )  # fmt: skip
+    saved = helpers.checkpoints(model, steps_per_epoch=4)
 history = model.fit(
     helpers.batches(rooms, rooms.train, batch_size=23, seed=1),  # 3 × 23 and 11 rows
     epochs=int(sys.argv[2]) if sys.argv[2:] else 3,
     steps_per_epoch=4,
     validation_data=helpers.batches(rooms, rooms.test, batch_size=19),  # 19 and 1 row
-    callbacks=[
+    callbacks=saved.beside(
         keras.callbacks.LambdaCallback(
             on_epoch_end=lambda epoch, logs: seen.append(epoch),
             on_train_batch_end=lambda batch, logs: print("trains", flush=True),
         )
-    ],
+    ),
     verbose=0,
 )
 rows = helpers.batches(rooms, rooms.test, batch_size=20)

@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 import helpers
+from helpers import storage
 from helpers.errors import ClusterError
 from tests.emulator.conftest import until
 
@@ -103,6 +104,23 @@ def test_a_member_lost_in_training_ends_the_others(place, how):
         end(started)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_one_told_to_stop_stops_all_after_the_same_step(session, local_cloud_folder, place):
+    """So that nothing since the last epoch is lost; the chief keeps the checkpoint."""
+    where = f"gs://{session.bucket}/together-{place}/checkpoints/"
+    about = {"AIP_CHECKPOINT_DIR": where, "LOCAL_CLOUD_DIR": str(local_cloud_folder)}
+    started = members(2, "60", "1000000", **about)
+    try:
+        until(lambda: started[place].stdout.readline() == "trains\n", 120)
+        started[place].send_signal(signal.SIGTERM)
+        said = [each.communicate(timeout=60) for each in started]
+        assert all("StoppedError: Told to stop; the checkpoint is in" in err for _, err in said)
+        assert abs(said[0][0].count("trains") - said[1][0].count("trains")) <= 1  # one was read
+        assert len(storage.list_uris(session, where)) == 1
+    finally:
+        end(started)
+
+
 def test_a_member_its_cluster_does_not_know(monkeypatch):
     cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "chief", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
@@ -118,7 +136,7 @@ def test_several_gpus_share_the_work(monkeypatch):
     assert helpers.strategy() == "mirrored"
 
 
-def members(count: int, *arguments: str) -> list[subprocess.Popen]:
+def members(count: int, *arguments: str, **environment: str) -> list[subprocess.Popen]:
     """Starts tests/several.py as every member of a cluster of that size."""
     chief, *others = ports(count)
     tasks = [("chief", 0), *(("worker", i) for i in range(count - 1))]
@@ -127,7 +145,7 @@ def members(count: int, *arguments: str) -> list[subprocess.Popen]:
         cluster = {"chief": [chief]} | ({"worker": others} if others else {})
         about = {"cluster": cluster, "task": {"type": kind, "index": index}}
         command = [sys.executable, "-u", "-m", "tests.several", *arguments]
-        env = os.environ | {"TF_CONFIG": json.dumps(about)}
+        env = os.environ | {"TF_CONFIG": json.dumps(about)} | environment
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env=env, **pipes))
     return started
