@@ -133,8 +133,9 @@ def batches(
     """
     streamed = isinstance(frame, shards.Rows)
     if batch_size < 1 or (streamed and seed is None):
-        given = f"batch_size={batch_size}, seed={seed}"
-        raise SettingError(f"{given}; expected 1 or more, and a seed for rows on disk.")
+        raise SettingError(
+            f"batch_size={batch_size}, seed={seed}; expected 1 or more, and a seed for many files."
+        )
     labelled = streamed or table.target in frame
     columns = table.features + (table.target,) * labelled
     levels = frame.levels if streamed else shards.levels(table, frame)
