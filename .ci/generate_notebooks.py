@@ -121,15 +121,15 @@ def quickstart(root: Path = links.ROOT) -> str:
         connect,
         *road,
     ]
-    return written(cells, "quickstart")
+    return written(cells, "quickstart", about)
 
 
-def written(cells: list[NotebookNode], name: str) -> str:
+def written(cells: list[NotebookNode], name: str, about: dict[str, str]) -> str:
     """The JSON of a notebook with these cells."""
     for number, cell in enumerate(cells):
         cell.id = f"{name}-{number:02d}"
     metadata = {
-        "colab": {"provenance": []},
+        "colab": links.colab_metadata(about),
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
@@ -139,7 +139,7 @@ def written(cells: list[NotebookNode], name: str) -> str:
 def main(arguments: list[str], root: Path = links.ROOT) -> int:
     made = {
         "quickstart": quickstart(root),
-        "snippets": written(snippets.cells(root, STAGES), "snippets"),
+        "snippets": written(snippets.cells(root, STAGES), "snippets", links.project(root)),
     }
     differing = False
     for name, wanted in made.items():

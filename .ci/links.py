@@ -1,4 +1,4 @@
-"""Write badges, clone commands and bootstrap cells from pyproject.toml, where alone they are set.
+"""Write badges, clone commands, bootstraps and Colab's runtime as pyproject.toml has them.
 
 python .ci/links.py             write them
 python .ci/links.py --check     exit 1 and name the files that differ
@@ -35,14 +35,21 @@ if not machinery.PathFinder.find_spec("container_image", found):
 
 
 def project(root: Path = ROOT) -> dict[str, str]:
-    """Name, version, tag and repository address of this project."""
-    about = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    """Name, version, tag and repository address of this project, and Colab's runtime for it."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    about = settings["project"]
     return {
         "name": about["name"],
         "version": about["version"],
         "tag": f"v{about['version']}",
         "repository": about["urls"]["Repository"].rstrip("/"),
+        "runtime": settings["tool"]["colab"]["runtime_version"],
     }
+
+
+def colab_metadata(about: dict[str, str]) -> dict:
+    """What a notebook says to Colab."""
+    return {"provenance": [], "runtime_attributes": {"runtime_version": about["runtime"]}}
 
 
 def colab(about: dict[str, str], path: str) -> str:
@@ -81,8 +88,9 @@ def notebooks(root: Path = ROOT) -> list[Path]:
 
 
 def link_notebook(text: str, path: str, about: dict[str, str]) -> str:
-    """A notebook's JSON with its own badge and the bootstrap cell of this release."""
+    """A notebook's JSON with its own badge, runtime and the bootstrap cell of this release."""
     notebook = nbformat.reads(text, as_version=4)
+    notebook.metadata["colab"] = colab_metadata(about)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(

@@ -45,8 +45,8 @@ def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
         yield "kernelspec: must be python3, which every machine has"
     for key in sorted(set(notebook["metadata"]) - METADATA):
         yield f"metadata: remove {key!r} of the notebook"
-    if set(notebook["metadata"].get("colab", {})) - {"provenance"}:
-        yield "metadata: remove what asks for a GPU or names an account from `colab`"
+    if notebook["metadata"].get("colab") != links.colab_metadata(links.project(root)):
+        yield "metadata: `colab` asks for the tested runtime and no more; run `make links`"
     limit = GENERATED_CELLS if path.name in GENERATED else CELLS
     if len(code) > limit and path.name != SNIPPETS:
         yield f"length: {len(code)} code cells; at most {limit}"

@@ -89,7 +89,8 @@ BREACHES = {
     "cell 3: tensorflow:": source(3, "from keras import layers"),
     "cell 3: metadata:": lambda n: code(n, 3)["metadata"].update(executionInfo={}),
     "metadata: remove 'widgets'": lambda n: n["metadata"].update(widgets={}),
-    "remove what asks for a GPU": lambda n: n["metadata"]["colab"].update(gpuType="T4"),
+    "metadata: `colab` asks": lambda n: n["metadata"]["colab"].update(gpuType="T4"),
+    "the tested runtime": lambda n: n["metadata"]["colab"].pop("runtime_attributes"),
     "metadata: remove 'accelerator'": lambda n: n["metadata"].update(accelerator="GPU"),
     "kernelspec:": lambda n: n["metadata"]["kernelspec"].update(name="my-env"),
     "cell 3: heading:": lambda n: n["cells"][4].update(source="## Connect"),
@@ -214,6 +215,18 @@ def test_links_follow_pyproject(scripts, copy, capsys, old, new, named):
     assert named in (copy / "notebooks" / "03_deploy.ipynb").read_text()
     scripts["generate_notebooks"].main([], copy)
     assert links.main(["--check"], copy) == 0
+
+
+def test_the_runtime_that_notebooks_ask_for_follows_pyproject(scripts, copy):
+    project = copy / "pyproject.toml"
+    project.write_text(
+        re.sub('runtime_version = ".*"', 'runtime_version = "x"', project.read_text())
+    )
+    scripts["links"].main([], copy)
+    scripts["generate_notebooks"].main([], copy)
+    for path in scripts["links"].notebooks(copy):
+        asked = json.loads(path.read_text())["metadata"]["colab"]["runtime_attributes"]
+        assert asked == {"runtime_version": "x"}, path.name
 
 
 def test_a_relative_link_becomes_one_that_colab_opens(scripts, copy):
