@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,10 @@ from helpers import storage
 from helpers.container_image import LABELS
 from helpers.data import find_files
 from helpers.errors import JobError, NotFoundError, SettingError
+from helpers.jobs import Run, check, create, outcome
 from helpers.predict import encode_columns
 from helpers.registry import Model
 from helpers.session import Session, console
-from helpers.train import ENDED, check
 
 CHUNK_ROWS = 50_000
 
@@ -54,7 +55,7 @@ def batch_predict(
         JobError: the job failed, or rows of it did: their names and the service's words.
     Source: REST v1 projects.locations.batchPredictionJobs.create
     """
-    check(machine_type, 0, 60, labels or {})
+    check(machine_type, labels or {})
     name = re.sub(r"[^a-z0-9-]", "-", model.name.lower())[:80]
     name = f"batch-{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     base_uri = f"gs://{session.bucket}/batch/{name}"
@@ -125,56 +126,36 @@ def _write(schema: dict, frames: Iterator[pd.DataFrame], key: str, path: Path) -
     return indexes[0].append(indexes[1:])
 
 
+class Batch(Run):
+    """A batch prediction job."""
+
+    kind: ClassVar[str] = "batchPredictionJobs"
+
+
 def _run(session: Session, body: dict, rows: int | None) -> str:
-    """Create the job and follow it to its end; the folder of its output."""
-    request = _jobs(session).create(parent=session.parent, body=body)
-    chosen = f'displayName="{body["displayName"]}"'  # of this call alone
-
-    def find() -> dict | None:
-        found = session.list(
-            _jobs(session), "batchPredictionJobs", parent=session.parent, filter=chosen
-        )
-        return next(iter(found), None)
-
-    name = session.create(request, find)["name"]
-    number = name.rsplit("/", 1)[-1]
-    print(f"Batch prediction: {console(session, 'batch', number)}")
-    job = _follow(session, name, rows)
-    folder = job.get("outputInfo", {}).get("gcsOutputDirectory", "").rstrip("/") + "/"
-    if job["state"] not in ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED"):
-        reason = job.get("error", {}).get("message", "no reason given")
-        state = job["state"].removeprefix("JOB_STATE_").lower()
-        raise JobError(f"Batch prediction job {number} {state}: {reason}", job)
-    failed = int(job.get("completionStats", {}).get("failedCount", 0))
-    if failed and rows is None:
-        print(f"{failed} rows failed; see {folder}prediction.errors_stats-*")
-    return folder
-
-
-def _follow(session: Session, name: str, rows: int | None) -> dict:
-    """Draw the rows done until the job has ended; an interrupt cancels it."""
-    jobs, started_s, shown, pause_s = _jobs(session), time.monotonic(), "", 0.1
+    """Create the job and follow it to its end (an interrupt cancels it); its output's folder."""
+    batch = Batch(session, create(session, Batch.kind, body), "")
+    print(f"Batch prediction: {console(session, 'batch', batch.number)}")
     with tqdm(total=rows, desc="rows", unit="row", unit_scale=True, file=sys.stdout) as bar:
         try:
-            while shown not in ENDED:
-                time.sleep(pause_s if shown else 0)
-                pause_s = min(pause_s * 1.5, 2)
-                job = session.call(jobs.get(name=name))
-                if job["state"] != shown:
-                    shown = job["state"]
-                    clock = time.strftime("%M:%S", time.gmtime(time.monotonic() - started_s))
-                    state = shown.removeprefix("JOB_STATE_")
-                    bar.write(f"job {name.rsplit('/', 1)[-1]} {state} {clock}", file=sys.stdout)
+            for job in batch.follow():
                 stats = {k: int(v) for k, v in job.get("completionStats", {}).items()}
-                done = stats.get("successfulCount", 0) + stats.get("failedCount", 0)
+                failed = stats.get("failedCount", 0)
+                done = stats.get("successfulCount", 0) + failed
                 if rows is None and stats.get("incompleteCount", -1) >= 0:
                     bar.total = done + stats["incompleteCount"]
                 if done > bar.n:
                     bar.update(done - bar.n)
         except KeyboardInterrupt:
-            session.call(jobs.cancel(name=name), repeatable=True)
+            batch.cancel()
             raise
-    return job
+    folder = job.get("outputInfo", {}).get("gcsOutputDirectory", "").rstrip("/") + "/"
+    if job["state"] not in ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED"):
+        how, reason = outcome(job)
+        raise JobError(f"Batch prediction job {batch.number} {how}: {reason}", job)
+    if failed and rows is None:
+        print(f"{failed} rows failed; see {folder}prediction.errors_stats-*")
+    return folder
 
 
 def _read(schema: dict, folder: Path, index: pd.Index, uri: str) -> pd.DataFrame:
@@ -199,7 +180,3 @@ def _read(schema: dict, folder: Path, index: pd.Index, uri: str) -> pd.DataFrame
     about = schema.get("properties", {})
     numbers = [n for n in names if about.get(n, schema)["type"] == "number"]
     return pd.DataFrame(columns, index=index).astype(dict.fromkeys(numbers, "float64"))
-
-
-def _jobs(session: Session):
-    return session.service("aiplatform").projects().locations().batchPredictionJobs()

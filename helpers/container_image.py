@@ -136,13 +136,8 @@ def is_built(session: Session, name: str, content: str | dict[str, bytes]) -> bo
     repositories = session.service("artifactregistry").projects().locations().repositories()
     repository = f"{session.parent}/repositories/{REPOSITORY}"
     tag_name = f"{repository}/packages/{name}/tags/{tag}"
-    try:
-        session.call(repositories.packages().tags().get(name=tag_name))
-        return True
-    except CloudError as error:
-        if error.status != 404:
-            raise
-        return False
+    found = session.call(repositories.packages().tags().get(name=tag_name), unless=404)
+    return found is not None
 
 
 def create_repository(session: Session) -> bool:
@@ -150,13 +145,10 @@ def create_repository(session: Session) -> bool:
     repositories = session.service("artifactregistry").projects().locations().repositories()
     body = {"format": "DOCKER", "labels": LABELS}
     request = repositories.create(parent=session.parent, repositoryId=REPOSITORY, body=body)
-    try:
-        session.wait(session.call(request, repeatable=True), api="artifactregistry")
-        return True
-    except CloudError as error:
-        if error.status != 409:
-            raise
-        return False
+    operation = session.call(request, repeatable=True, unless=409)
+    if operation:
+        session.wait(operation, api="artifactregistry")
+    return operation is not None
 
 
 def pack(files: dict[str, bytes]) -> bytes:

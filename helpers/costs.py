@@ -10,9 +10,9 @@ from helpers import storage
 from helpers.container_image import LABELS, REPOSITORY
 from helpers.deploy import delete_endpoint
 from helpers.errors import CloudError
+from helpers.jobs import ENDED
 from helpers.registry import delete_model
 from helpers.session import Session, console
-from helpers.train import ENDED
 
 PRICES = "https://cloud.google.com/vertex-ai/pricing"
 # Services of the price list (cloudbilling v1 services.list).
@@ -78,10 +78,9 @@ def cleanup(
             ("model", item["displayName"], functools.partial(delete_model, session, item["name"]))
             for item in _ours(session, aiplatform.models(), "models")
         ]
-    if objects:
+    if objects and session.call(_bucket(session), unless=404):
         for uri in (f"gs://{session.bucket}/{folder}" for folder in FOLDERS):
-            count = len(_found(storage.list_uris, session, uri) or [])
-            if count:
+            if count := len(storage.list_uris(session, uri)):
                 remove = functools.partial(storage.delete, session, uri)
                 todo.append((f"{count} objects", uri, remove))
     repository = _repository(session) if images else None
@@ -128,8 +127,7 @@ def _billed(session: Session):
             parts = _machine("Online/Batch Prediction", pool, count)
             shown = _machines(pool, count)
             yield "batch prediction", job["displayName"], shown, job["createTime"], parts
-    buckets = session.service("storage").buckets()
-    bucket = _found(session.call, buckets.get(bucket=session.bucket))
+    bucket = session.call(_bucket(session), unless=404)
     if bucket:
         collection = session.service("storage").objects()
         wanted = "items(size,timeCreated),nextPageToken"
@@ -209,6 +207,10 @@ def _ours(session: Session, collection, key: str) -> list[dict]:
     return [item for item in found if LABELS.items() <= item.get("labels", {}).items()]
 
 
+def _bucket(session: Session):
+    return session.service("storage").buckets().get(bucket=session.bucket)
+
+
 def _repositories(session: Session):
     return session.service("artifactregistry").projects().locations().repositories()
 
@@ -216,24 +218,14 @@ def _repositories(session: Session):
 def _repository(session: Session) -> dict | None:
     """The repository of images, if it is there and ours."""
     name = f"{session.parent}/repositories/{REPOSITORY}"
-    found = _found(session.call, _repositories(session).get(name=name))
+    found = session.call(_repositories(session).get(name=name), unless=404)
     return found if found and LABELS.items() <= found.get("labels", {}).items() else None
 
 
 def _delete_repository(session: Session, name: str) -> None:
-    operation = _found(session.call, _repositories(session).delete(name=name))
+    operation = session.call(_repositories(session).delete(name=name), unless=404)
     if operation:
         session.wait(operation, api="artifactregistry")
-
-
-def _found(ask, *arguments):
-    """What `ask` gives, None where there is nothing (404)."""
-    try:
-        return ask(*arguments)
-    except CloudError as error:
-        if error.status != 404:
-            raise
-        return None
 
 
 def _say_what_remains(session: Session) -> None:

@@ -6,10 +6,10 @@ from html import escape
 
 from helpers.container_image import LABELS
 from helpers.errors import CloudError, NotDeployedError, SettingError
+from helpers.jobs import check
 from helpers.registry import (
     Model,
     as_model,
-    collection,
     find_model,
     missing,
     named,
@@ -18,7 +18,7 @@ from helpers.registry import (
     under_way,
 )
 from helpers.session import Session, console
-from helpers.train import check, train
+from helpers.train import train
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def deploy(
     Source: REST v1beta1 (with always_on: v1) projects.locations.endpoints.deployModel
     """
     name = name or model.name
-    check(machine_type, 0, 60, {})
+    check(machine_type, {})
     if not 0 < traffic_percent <= 100:
         raise SettingError(f"traffic_percent={traffic_percent}; expected 1 to 100.")
     if not 300 <= idle_shutdown_s <= 28_800:
@@ -114,7 +114,7 @@ def deploy(
         "trafficSplit": {"0" if key == deployed_id else key: value for key, value in split.items()},
     }
     print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
-    endpoints = collection(session, "endpoints", version)
+    endpoints = session.collection("endpoints", version)
     try:
         request = endpoints.deployModel(endpoint=resource["name"], body=body)
         started = session.create(
@@ -136,20 +136,18 @@ def deploy(
 
 
 def _create_endpoint(session: Session, name: str) -> dict:
-    endpoints, endpoint_id = collection(session, "endpoints"), resource_id(name)
+    endpoints, endpoint_id = session.collection("endpoints"), resource_id(name)
     body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
     made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
-    try:
-        session.wait(session.call(made, repeatable=True))
-    except CloudError as error:
-        if error.status != 409:
-            raise
+    operation = session.call(made, repeatable=True, unless=409)
+    if operation:
+        session.wait(operation)
     return session.call(endpoints.get(name=f"{session.parent}/endpoints/{endpoint_id}"))
 
 
 def _keep_up(session: Session, endpoint: str, running: list[dict]) -> None:
     """Versions that share an endpoint can't scale to zero; end it for the one that may."""
-    endpoints = collection(session, "endpoints", "v1beta1")
+    endpoints = session.collection("endpoints", "v1beta1")
     for deployed in running:
         pool = deployed["dedicatedResources"]
         if not pool.get("minReplicaCount"):
@@ -173,7 +171,7 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
     resource = named(session, "endpoints", name)
     if not resource:
         raise missing(session, "endpoints", name, "Run 03_deploy.ipynb first.")
-    services = collection(session, "models")
+    services = session.collection("models")
     models, traffic = {}, {}
     for deployed in resource.get("deployedModels", []):
         full_name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
@@ -188,7 +186,7 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
 
 def undeploy(session: Session, endpoint: str, body: dict) -> None:
     """Take a deployed model off an endpoint, with a body of `undeployModel`."""
-    endpoints = collection(session, "endpoints")
+    endpoints = session.collection("endpoints")
 
     def find() -> dict | None:
         deployed = session.call(endpoints.get(name=endpoint)).get("deployedModels", [])
@@ -201,7 +199,7 @@ def undeploy(session: Session, endpoint: str, body: dict) -> None:
 
 def delete_endpoint(session: Session, endpoint: str) -> None:
     """Undeploy every model of an endpoint, then delete it; done before is fine."""
-    endpoints = collection(session, "endpoints")
+    endpoints = session.collection("endpoints")
     try:
         resource = session.call(endpoints.get(name=endpoint))
         left = [deployed["id"] for deployed in resource.get("deployedModels", [])]
@@ -271,7 +269,7 @@ def _give_all(session: Session, name: str, version: str) -> Endpoint:
 
 
 def _set_traffic(session: Session, endpoint: str, split: dict[str, int]) -> None:
-    endpoints = collection(session, "endpoints")
+    endpoints = session.collection("endpoints")
     body = {"trafficSplit": split}
     session.call(endpoints.patch(name=endpoint, updateMask="trafficSplit", body=body))
 
@@ -298,6 +296,6 @@ def _find_deployed(session: Session, endpoint: str, deployed_id: str) -> dict | 
     operation = under_way(session, "endpoints", endpoint)
     if operation:
         return operation
-    resource = session.call(collection(session, "endpoints").get(name=endpoint))
+    resource = session.call(session.collection("endpoints").get(name=endpoint))
     there = any(one["id"] == deployed_id for one in resource.get("deployedModels", []))
     return {"done": True} if there else None

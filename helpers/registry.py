@@ -9,8 +9,8 @@ from html import escape
 from helpers import model_card, storage
 from helpers.container_image import LABELS, serving_image, serving_version
 from helpers.errors import CloudError, NotFoundError, SettingError, near
+from helpers.jobs import check
 from helpers.session import Session, console
-from helpers.train import check
 
 SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
@@ -89,8 +89,8 @@ def register(
         raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
     _check_serving(session, artifact_uri)
 
-    check("n1-standard-2", 0, 60, labels or {})
-    models = collection(session, "models")
+    check("n1-standard-2", labels or {})
+    models = session.collection("models")
     existing = named(session, "models", name)
     if existing:
         for version in _versions(session, existing["name"]):
@@ -147,11 +147,9 @@ def find_model(session: Session, name: str, version: str | None = None) -> Model
 
 def delete_model(session: Session, model: str) -> None:
     """Delete a model with all its versions; done before is fine."""
-    try:
-        session.wait(session.call(collection(session, "models").delete(name=model)))
-    except CloudError as error:
-        if error.status != 404:
-            raise
+    operation = session.call(session.collection("models").delete(name=model), unless=404)
+    if operation:
+        session.wait(operation)
 
 
 def _serving_container(image: str) -> dict:
@@ -207,7 +205,7 @@ def _find_uploaded(session: Session, model: str, artifact_uri: str) -> dict | No
 
 
 def _versions(session: Session, model: str) -> list[dict]:
-    models = collection(session, "models")
+    models = session.collection("models")
     versions, token = [], None
     while token != "":
         answer = session.call(models.listVersions(name=model.split("@")[0], pageToken=token))
@@ -219,7 +217,7 @@ def _versions(session: Session, model: str) -> list[dict]:
 def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
     lacking = [a for a in aliases if a not in version.get("versionAliases", [])]
     if lacking:
-        models = collection(session, "models")
+        models = session.collection("models")
         resource = f"{version['name'].split('@')[0]}@{version['versionId']}"
         body = {"versionAliases": lacking}
         version = session.call(
@@ -233,22 +231,17 @@ def _schema(model: Model, kind: str) -> dict:
     return json.loads(storage.read_bytes(model.session, uri))
 
 
-def collection(session: Session, kind: str, version: str = "v1"):
-    """The `models` or `endpoints` collection of the service."""
-    return getattr(session.service("aiplatform", version).projects().locations(), kind)()
-
-
 def named(session: Session, kind: str, name: str) -> dict | None:
     """The model or endpoint of that display name."""
     chosen = f'displayName="{name}"'
-    found = session.list(collection(session, kind), kind, parent=session.parent, filter=chosen)
+    found = session.list(session.collection(kind), kind, parent=session.parent, filter=chosen)
     return next(iter(found), None)
 
 
 def under_way(session: Session, kind: str, name: str) -> dict | None:
     """The operation on a model or endpoint that has not ended."""
     try:
-        found = session.list(collection(session, kind).operations(), "operations", name=name)
+        found = session.list(session.collection(kind).operations(), "operations", name=name)
     except CloudError as error:
         if error.status != 404:
             raise
@@ -257,7 +250,7 @@ def under_way(session: Session, kind: str, name: str) -> dict | None:
 
 
 def missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
-    found = session.list(collection(session, kind), kind, parent=session.parent)
+    found = session.list(session.collection(kind), kind, parent=session.parent)
     hint = near(name, {item["displayName"] for item in found})
     return NotFoundError(f'No {kind[:-1]} named "{name}" in {session.location}.{hint} {todo}')
 

@@ -128,22 +128,32 @@ class Session:
             self._threads.http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=plain)
         return self._threads.http
 
-    def call(self, request, *, repeatable: bool | None = None) -> Any:
+    def collection(self, kind: str, version: str = "") -> Resource:
+        """A regional collection of Vertex AI, such as `models` or `customJobs`."""
+        return getattr(self.service("aiplatform", version).projects().locations(), kind)()
+
+    def call(self, request, *, repeatable: bool | None = None, unless: int = 0) -> Any:
         """Run one request of a service and give the answer's JSON.
 
         Args:
             request: what a service's method returned; it has not been sent yet.
             repeatable: try again after a transient failure. Default: for everything but POST,
                 because a POST may have taken effect before its answer was lost.
+            unless: a status that is no failure but gives None: 404 of what need not be there, 409
+                of what may be there already.
         Raises:
             CloudError: the service refused, or did not answer; its own words are in the message.
         """
         again = request.method != "POST" if repeatable is None else repeatable
         if not again:
             self.renew()  # a connection kept too long may be dead, and this goes out only once
-        return self.attempt(
-            lambda: request.execute(http=self.http()), request, tries=RETRIES + 1 if again else 1
-        )
+        tries = RETRIES + 1 if again else 1
+        try:
+            return self.attempt(lambda: request.execute(http=self.http()), request, tries=tries)
+        except CloudError as error:
+            if error.status != unless or not unless:
+                raise
+            return None
 
     def attempt(self, step: Callable[[], Any], request, *, tries: int = 0) -> Any:
         """Run a step of a request until it meets no transient failure.

@@ -35,21 +35,14 @@ def create_bucket(session: Session) -> bool:
     Source: storage v1 buckets.insert
     """
     buckets = session.service("storage").buckets()
-    try:
-        session.call(buckets.get(bucket=session.bucket))
+    if session.call(buckets.get(bucket=session.bucket), unless=404):
         return False
-    except CloudError as error:
-        if error.status != 404:
-            raise
     body = {
         "name": session.bucket, "location": session.location, "iamConfiguration": CLOSED,
         "lifecycle": {"rule": [TEMPORARY]}, "labels": {"made-by": "colab-to-cloud"},
     }  # fmt: skip
-    try:
-        session.call(buckets.insert(project=session.project, body=body), repeatable=True)
-    except CloudError as error:
-        if error.status != 409:  # 409: another notebook was faster
-            raise
+    made = buckets.insert(project=session.project, body=body)
+    session.call(made, repeatable=True, unless=409)  # 409: another notebook was faster
     return True
 
 
@@ -172,11 +165,7 @@ def delete(session: Session, uri: str) -> int:
     objects = session.service("storage").objects()
     for found in uris:
         bucket, name = split_uri(found)
-        try:
-            session.call(objects.delete(bucket=bucket, object=name))
-        except CloudError as error:
-            if error.status != 404:
-                raise
+        session.call(objects.delete(bucket=bucket, object=name), unless=404)
     return len(uris)
 
 
@@ -204,12 +193,9 @@ def _get(session: Session, uri: str, sink) -> str:
     """Write an object's content to `sink`; its crc32c."""
     bucket, name = split_uri(uri)
     objects = session.service("storage").objects()
-    try:
-        about = session.call(objects.get(bucket=bucket, object=name))
-    except CloudError as error:
-        if error.status == 404:
-            raise NotFoundError(f"{uri} does not exist.") from error
-        raise
+    about = session.call(objects.get(bucket=bucket, object=name), unless=404)
+    if about is None:
+        raise NotFoundError(f"{uri} does not exist.")
     size_bytes = int(about["size"])
     if size_bytes:
         request = objects.get_media(bucket=bucket, object=name, generation=about["generation"])

@@ -21,9 +21,10 @@ from pathlib import Path
 
 from helpers import container_image
 from helpers.errors import NotFoundError, SettingError
+from helpers.jobs import check, machine_spec
 from helpers.package import pack_code
 from helpers.session import last
-from helpers.train import check, machine_spec, new_name, submit
+from helpers.train import new_name, submit
 
 TIMEOUT_S = 3600  # `run` has no argument for it: set helpers.tensorflow_cloud.TIMEOUT_S
 LIBRARY = {"AcceleratorType", "COMMON_MACHINE_CONFIGS", "DockerConfig", "MachineConfig"}
@@ -101,7 +102,7 @@ def run(
     if entry_point_args is not None and not isinstance(entry_point_args, list):
         raise SettingError(f"entry_point_args={entry_point_args!r}; expected a list of texts.")
     for machine in (chief, worker):
-        check(machine["machineType"], int(worker_count), TIMEOUT_S, job_labels or {})
+        check(machine["machineType"], job_labels or {}, workers=int(worker_count))
     if docker.get("image") or docker.get("cache_from"):
         print("Left out: image and cache_from; an image is named by its content and reused by it.")
 

@@ -4,46 +4,29 @@ import datetime
 import json
 import re
 import sys
-import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import ClassVar
 
 from tqdm import tqdm
 
 from helpers import accounts, container_image, storage
 from helpers.data import find_files
 from helpers.errors import JobError, NotFoundError, SettingError, near
+from helpers.jobs import Run, check, create, machine_spec, outcome
 from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
 
-ENDED = {
-    "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED",
-    "JOB_STATE_PARTIALLY_SUCCEEDED",
-}  # fmt: skip
-LABEL = re.compile(r"[a-z0-9_-]{0,63}")
-
 
 @dataclass(frozen=True)
-class Job:
+class Job(Run):
     """A training job; everything it leaves is below `base_uri`."""
 
-    session: Session = field(repr=False)
-    name: str
+    kind: ClassVar[str] = "customJobs"
     display_name: str
-    base_uri: str
-
-    @property
-    def number(self) -> str:
-        """The job's id, the last part of its name."""
-        return self.name.rsplit("/", 1)[-1]
-
-    @property
-    def state(self) -> str:
-        """RUNNING, SUCCEEDED, FAILED, …, as the service says it now."""
-        return self.resource()["state"].removeprefix("JOB_STATE_")
 
     @property
     def model_uri(self) -> str:
@@ -60,10 +43,6 @@ class Job:
         """What the notebook measured (its metrics.json)."""
         return json.loads(storage.read_bytes(self.session, f"{self.base_uri}/metrics.json"))
 
-    def resource(self) -> dict:
-        """The job as the API shows it."""
-        return self.session.call(_jobs(self.session).get(name=self.name))
-
     def logs(self, *, since: str = "") -> Iterator[dict]:
         """The job's log entries, oldest first, as the logging API gives them.
 
@@ -79,20 +58,14 @@ class Job:
         Raises:
             JobError: the job did not succeed; the reason and the executed notebook are named.
         """
-        _follow(self)
-        job = self.resource()
+        job = _follow(self)
         if job["state"] != "JOB_STATE_SUCCEEDED":
-            reason = job.get("error", {}).get("message", "no reason given")
+            how, reason = outcome(job)
             raise JobError(
-                f"Training job {self.number} {job['state'][10:].lower()} after "
-                f"{_elapsed_s(job):.0f} s: {reason}\nEverything it left: {self.base_uri}/",
+                f"Training job {self.number} {how}: {reason}\nEverything it left: {self.base_uri}/",
                 job=self,
             )
         return self
-
-    def cancel(self) -> None:
-        """Ask the job to stop; it saves what it has within the grace time."""
-        self.session.call(_jobs(self.session).cancel(name=self.name), repeatable=True)
 
     def _repr_html_(self) -> str:
         link = console(self.session, "job", self.number)
@@ -132,7 +105,7 @@ def train(
     Source: REST v1 projects.locations.customJobs.create
     """
     labels = dict(labels or {})
-    check(machine_type, workers, timeout_s, labels)
+    check(machine_type, labels, workers=workers, timeout_s=timeout_s)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
     if workers:
@@ -187,17 +160,10 @@ def stage(
 
 
 def new_name(session: Session, name: str) -> tuple[str, str]:
-    """Display name and dated folder, `gs://BUCKET/jobs/…`, of a job about to be made."""
+    """Display name of a job about to be made, and its folder, `gs://BUCKET/jobs/…`."""
     started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = name[:100]  # a display name may have 128 characters
-    folder = f"{started}-{name}-{uuid.uuid4().hex[:6]}"
-    return f"{name}-{started}", f"gs://{session.bucket}/jobs/{folder}"
-
-
-def machine_spec(machine_type: str, accelerator: str | None = None, count: int = 1) -> dict:
-    """A machine as the service takes it; without an accelerator the field must stay out."""
-    added = {"acceleratorType": accelerator, "acceleratorCount": count} if accelerator else {}
-    return {"machineType": machine_type} | added
+    name = f"{name[:100]}-{started}-{uuid.uuid4().hex[:6]}"  # 128 characters at most
+    return name, f"gs://{session.bucket}/jobs/{name}"
 
 
 def submit(
@@ -218,10 +184,7 @@ def submit(
         "labels": labels | container_image.LABELS,
         "jobSpec": specification,
     }
-    jobs = _jobs(session)
-    request = jobs.create(parent=session.parent, body=body)
-    created = session.create(request, lambda: find_created(session, jobs, "customJobs", body))
-    job = Job(session, created["name"], display_name, base_uri)
+    job = Job(session, create(session, "customJobs", body), base_uri, display_name)
     print(f"Job:      {console(session, 'job', job.number)}")
     return job
 
@@ -253,46 +216,16 @@ def find_job(session: Session, name: str = "") -> Job:
     Raises:
         NotFoundError: no such job; the nearest name is given.
     """
-    found = session.list(_jobs(session), "customJobs", parent=session.parent)
+    found = session.list(session.collection("customJobs"), "customJobs", parent=session.parent)
     found.sort(key=lambda job: job["createTime"], reverse=True)
     for job in found:
         if name in ("", job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]):
             base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
-            return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
+            return Job(session, job["name"], base_uri.rstrip("/"), job["displayName"])
     hint = near(name, [job["displayName"] for job in found])
     raise NotFoundError(
         f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.'
     )
-
-
-def _jobs(session: Session):
-    return session.service("aiplatform").projects().locations().customJobs()
-
-
-def find_created(session: Session, jobs, kind: str, body: dict) -> dict | None:
-    """The job of a kind that this body made, if its answer was lost."""
-    spec = "jobSpec" if kind == "customJobs" else "trialJobSpec"
-    chosen = f'displayName="{body["displayName"]}"'
-    for job in session.list(jobs, kind, parent=session.parent, filter=chosen):
-        if job[spec]["baseOutputDirectory"] == body[spec]["baseOutputDirectory"]:
-            return job
-    return None
-
-
-def check(machine_type: str, workers: int, timeout_s: int, labels: dict[str, str]) -> None:
-    """Refuse what the service would refuse, before anything is made."""
-    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)+", machine_type):
-        raise SettingError(f'machine_type="{machine_type}"; expected a name such as n1-standard-4.')
-    if workers < 0:
-        raise SettingError(f"workers={workers}; expected 0 (one machine) or more.")
-    if timeout_s < 60:
-        raise SettingError(f"timeout_s={timeout_s}; expected at least 60 seconds.")
-    for key, value in labels.items():
-        if not (re.match("[a-z]", key) and LABEL.fullmatch(key) and LABEL.fullmatch(str(value))):
-            raise SettingError(
-                f'Label {key}="{value}" is not usable; expected at most 63 of a-z 0-9 _ - '
-                "(a key starts with a letter)."
-            )
 
 
 def _check_shared(file: NotebookFile) -> None:
@@ -311,18 +244,10 @@ def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
-def _elapsed_s(job: dict) -> float:
-    start = datetime.datetime.fromisoformat(job.get("startTime", job["createTime"]))
-    end = job.get("endTime")
-    end = datetime.datetime.fromisoformat(end) if end else datetime.datetime.now(datetime.UTC)
-    return (end - start).total_seconds()
-
-
-def _follow(job: Job) -> None:
-    """Print changes of state and draw the epochs until the job has ended."""
-    shown, seen, since, pause_s, bar = "", set(), "", 0.1, None
-    while True:
-        resource = job.resource()
+def _follow(job: Job) -> dict:
+    """Draw the epochs until the job has ended; the job as it is then."""
+    seen, since, bar = set(), "", None
+    for resource in job.follow():  # noqa: B007 - the last one is what it gives
         for entry in job.logs(since=since):
             if entry["insertId"] in seen:
                 continue
@@ -333,16 +258,6 @@ def _follow(job: Job) -> None:
             if epoch:
                 bar = bar or tqdm(total=int(epoch[2]), desc="epochs", unit="epoch", file=sys.stdout)
                 bar.update(int(epoch[1]) - bar.n)
-            pause_s = 0.2
-        if resource["state"] != shown:
-            shown = resource["state"]
-            clock = time.strftime("%M:%S", time.gmtime(_elapsed_s(resource)))
-            tqdm.write(
-                f"job {job.number} {shown.removeprefix('JOB_STATE_')} {clock}", file=sys.stdout
-            )
-        if shown in ENDED:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, 5)
     if bar:
         bar.close()
+    return resource

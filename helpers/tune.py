@@ -6,33 +6,28 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 from tqdm import tqdm
 
 from helpers import container_image, storage
 from helpers.errors import JobError, NotFoundError, SettingError, near
+from helpers.jobs import Run, check, create, machine_spec, outcome
 from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
-from helpers.train import ENDED, check, find_created, job_spec, machine_spec, stage
+from helpers.train import job_spec, stage
 
 
 @dataclass(frozen=True)
-class Tuning:
+class Tuning(Run):
     """A tuning job; everything that trial N leaves is below `base_uri`/N/."""
 
-    session: Session = field(repr=False)
-    name: str
-    base_uri: str
+    kind: ClassVar[str] = "hyperparameterTuningJobs"
     metric: str
     goal: str
-
-    @property
-    def state(self) -> str:
-        """RUNNING, SUCCEEDED, FAILED, …, as the service says it now."""
-        return self.resource()["state"].removeprefix("JOB_STATE_")
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -57,14 +52,6 @@ class Tuning:
         """The values of the best trial, by parameter."""
         trials = {int(trial["id"]): trial for trial in self.resource()["trials"]}
         return _values(trials[self.trials.index[0]])
-
-    def resource(self) -> dict:
-        """The tuning job as the API shows it."""
-        return self.session.call(_jobs(self.session).get(name=self.name))
-
-    def cancel(self) -> None:
-        """Ask every trial to stop."""
-        self.session.call(_jobs(self.session).cancel(name=self.name), repeatable=True)
 
 
 def tune(
@@ -101,7 +88,7 @@ def tune(
     Source: REST v1 projects.locations.hyperparameterTuningJobs.create
     """
     labels = dict(labels or {})
-    check(machine_type, 0, timeout_s, labels)
+    check(machine_type, labels, timeout_s=timeout_s)
     file = find_notebook(notebook, session)
     parameters = check_parameters(file.path, parameters or {})
     if goal not in ("minimize", "maximize") or not re.fullmatch(r"\S+", metric):
@@ -132,17 +119,14 @@ def tune(
         "maxFailedTrialCount": trials // 2 + 1,
         "trialJobSpec": job_spec(session, [pool], base_uri, timeout_s, spot),
     }
-    jobs, kind = _jobs(session), "hyperparameterTuningJobs"
-    request = jobs.create(parent=session.parent, body=body)
-    name = session.create(request, lambda: find_created(session, jobs, kind, body))["name"]
-    print(f"Job:      {console(session, 'tuning', name.rsplit('/', 1)[-1])}")
+    name = create(session, Tuning.kind, body)
     tuning = Tuning(session, name, base_uri, metric, goal)
+    print(f"Job:      {console(session, 'tuning', tuning.number)}")
     job = _follow(tuning, trials)
     if job["state"] != "JOB_STATE_SUCCEEDED":
-        reason = job.get("error", {}).get("message", "no reason given")
+        how, reason = outcome(job)
         raise JobError(
-            f"Tuning job {name.rsplit('/', 1)[-1]} {job['state'][10:].lower()}: {reason}\n"
-            f"Everything its trials left: {base_uri}/",
+            f"Tuning job {tuning.number} {how}: {reason}\nEverything its trials left: {base_uri}/",
             job=tuning,
         )
     return tuning
@@ -206,11 +190,10 @@ def _parameter(file: NotebookFile, name: str, values: tuple | list) -> dict:
 
 
 def _follow(tuning: Tuning, count: int) -> dict:
-    """One line a trial and a change of state until the job has ended; the job as it is then."""
-    seen, shown, pause_s = set(), "", 0.1
+    """One line a trial until the job has ended; the job as it is then."""
+    seen = set()
     with tqdm(total=count, desc="trials", unit="trial", file=sys.stdout) as bar:
-        while True:
-            job = tuning.resource()
+        for job in tuning.follow():
             ended = [trial for trial in job.get("trials", []) if "endTime" in trial]
             for trial in ended:
                 if trial["id"] in seen:
@@ -220,17 +203,9 @@ def _follow(tuning: Tuning, count: int) -> dict:
                 said = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs]
                 tqdm.write(f"trial {trial['id']} {' '.join(said)}", file=sys.stdout)
                 bar.update()
-                pause_s = 0.2
             if ended and not any("finalMeasurement" in trial for trial in ended):
                 _check_metric(tuning, ended[0])
-            if job["state"] != shown:
-                shown = job["state"]
-                number = tuning.name.rsplit("/", 1)[-1]
-                tqdm.write(f"tuning job {number} {shown[10:]}", file=sys.stdout)
-            if shown in ENDED:
-                return job
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 5)
+    return job
 
 
 def _check_metric(tuning: Tuning, trial: dict) -> None:
@@ -259,7 +234,3 @@ def _values(trial: dict) -> dict:
 def _measured(trial: dict) -> float:
     metrics = trial.get("finalMeasurement", {}).get("metrics", [{}])
     return metrics[0].get("value", math.nan)
-
-
-def _jobs(session: Session):
-    return session.service("aiplatform").projects().locations().hyperparameterTuningJobs()

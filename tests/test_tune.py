@@ -36,7 +36,7 @@ def test_a_search_gives_its_trials_and_the_best_values(session, searched, capsys
     said = capsys.readouterr().out
     assert "4 of EPOCHS, 2 at once; minimize loss" in said
     assert "at most 4 machine-hours in all" in said
-    assert "tuning job" in said
+    assert f"job {found.number} SUCCEEDED" in said
     assert found.state == "SUCCEEDED"
     frame = found.trials
     assert sorted(frame.index) == [1, 2, 3, 4]
