@@ -80,7 +80,8 @@ def outcome(job: dict) -> tuple[str, str]:
     """How a job ended, as in `failed after 31 s`, and the reason that the service gives."""
     times = [job.get("startTime", job["createTime"]), job.get("endTime", job["updateTime"])]
     start, end = map(datetime.datetime.fromisoformat, times)
-    how = f"{job['state'].removeprefix('JOB_STATE_').lower()} after {(end - start).total_seconds():.0f} s"
+    state = job["state"].removeprefix("JOB_STATE_").lower()
+    how = f"{state} after {(end - start).total_seconds():.0f} s"
     return how, job.get("error", {}).get("message", "no reason given")
 
 
