@@ -134,7 +134,7 @@ class Batch(Run):
 
 def _run(session: Session, body: dict, rows: int | None) -> str:
     """Create the job and follow it to its end (an interrupt cancels it); its output's folder."""
-    batch = Batch(session, create(session, Batch.kind, body), "")
+    batch = Batch(session, create(session, Batch.kind, body))
     print(f"Batch prediction: {console(session, 'batch', batch.number)}")
     with tqdm(total=rows, desc="rows", unit="row", unit_scale=True, file=sys.stdout) as bar:
         try:
@@ -151,8 +151,8 @@ def _run(session: Session, body: dict, rows: int | None) -> str:
             raise
     folder = job.get("outputInfo", {}).get("gcsOutputDirectory", "").rstrip("/") + "/"
     if job["state"] not in ("JOB_STATE_SUCCEEDED", "JOB_STATE_PARTIALLY_SUCCEEDED"):
-        how, reason = outcome(job)
-        raise JobError(f"Batch prediction job {batch.number} {how}: {reason}", job)
+        state, reason = outcome(job)
+        raise JobError(f"Batch prediction job {batch.number} {state}: {reason}", job)
     if failed and rows is None:
         print(f"{failed} rows failed; see {folder}prediction.errors_stats-*")
     return folder

@@ -1,6 +1,5 @@
 """What training, tuning and batch prediction jobs share: made once, followed to their end."""
 
-import datetime
 import re
 import sys
 import time
@@ -22,12 +21,11 @@ LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class Run:
-    """A job of the collection `kind`; everything it leaves is below `base_uri`."""
+    """A job of the collection `kind`."""
 
     kind: ClassVar[str]
     session: Session = field(repr=False)
     name: str
-    base_uri: str
 
     @property
     def number(self) -> str:
@@ -77,12 +75,9 @@ def create(session: Session, kind: str, body: dict) -> str:
 
 
 def outcome(job: dict) -> tuple[str, str]:
-    """How a job ended, as in `failed after 31 s`, and the reason that the service gives."""
-    times = [job.get("startTime", job["createTime"]), job.get("endTime", job["updateTime"])]
-    start, end = map(datetime.datetime.fromisoformat, times)
+    """How a job ended, such as "failed", and the reason that the service gives."""
     state = job["state"].removeprefix("JOB_STATE_").lower()
-    how = f"{state} after {(end - start).total_seconds():.0f} s"
-    return how, job.get("error", {}).get("message", "no reason given")
+    return state, job.get("error", {}).get("message", "no reason given")
 
 
 def machine_spec(machine_type: str, accelerator: str | None = None, count: int = 1) -> dict:

@@ -27,6 +27,7 @@ class Job(Run):
 
     kind: ClassVar[str] = "customJobs"
     display_name: str
+    base_uri: str
 
     @property
     def model_uri(self) -> str:
@@ -60,9 +61,10 @@ class Job(Run):
         """
         job = _follow(self)
         if job["state"] != "JOB_STATE_SUCCEEDED":
-            how, reason = outcome(job)
+            state, reason = outcome(job)
             raise JobError(
-                f"Training job {self.number} {how}: {reason}\nEverything it left: {self.base_uri}/",
+                f"Training job {self.number} {state} after {_elapsed_s(job):.0f} s: {reason}\n"
+                f"Everything it left: {self.base_uri}/",
                 job=self,
             )
         return self
@@ -162,8 +164,8 @@ def stage(
 def new_name(session: Session, name: str) -> tuple[str, str]:
     """Display name of a job about to be made, and its folder, `gs://BUCKET/jobs/…`."""
     started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name = f"{name[:100]}-{started}-{uuid.uuid4().hex[:6]}"  # 128 characters at most
-    return name, f"gs://{session.bucket}/jobs/{name}"
+    name, mark = name[:100], uuid.uuid4().hex[:6]  # a display name may have 128 characters
+    return f"{name}-{started}-{mark}", f"gs://{session.bucket}/jobs/{started}-{name}-{mark}"
 
 
 def submit(
@@ -184,7 +186,7 @@ def submit(
         "labels": labels | container_image.LABELS,
         "jobSpec": specification,
     }
-    job = Job(session, create(session, "customJobs", body), base_uri, display_name)
+    job = Job(session, create(session, "customJobs", body), display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
     return job
 
@@ -221,7 +223,7 @@ def find_job(session: Session, name: str = "") -> Job:
     for job in found:
         if name in ("", job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]):
             base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
-            return Job(session, job["name"], base_uri.rstrip("/"), job["displayName"])
+            return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
     hint = near(name, [job["displayName"] for job in found])
     raise NotFoundError(
         f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.'
@@ -242,6 +244,12 @@ def _check_shared(file: NotebookFile) -> None:
 
 def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
+
+
+def _elapsed_s(job: dict) -> float:
+    start, end = job.get("startTime", job["createTime"]), job.get("endTime", job["updateTime"])
+    parse = datetime.datetime.fromisoformat
+    return (parse(end) - parse(start)).total_seconds()
 
 
 def _follow(job: Job) -> dict:

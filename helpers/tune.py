@@ -26,6 +26,7 @@ class Tuning(Run):
     """A tuning job; everything that trial N leaves is below `base_uri`/N/."""
 
     kind: ClassVar[str] = "hyperparameterTuningJobs"
+    base_uri: str
     metric: str
     goal: str
 
@@ -124,9 +125,10 @@ def tune(
     print(f"Job:      {console(session, 'tuning', tuning.number)}")
     job = _follow(tuning, trials)
     if job["state"] != "JOB_STATE_SUCCEEDED":
-        how, reason = outcome(job)
+        state, reason = outcome(job)
         raise JobError(
-            f"Tuning job {tuning.number} {how}: {reason}\nEverything its trials left: {base_uri}/",
+            f"Tuning job {tuning.number} {state}: {reason}\n"
+            f"Everything its trials left: {base_uri}/",
             job=tuning,
         )
     return tuning
