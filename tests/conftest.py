@@ -21,6 +21,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(config, items):
+    """Each worker gets its part of the tests as a block: long ones start there, so that none of
+    them runs on alone at the end."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    long = [item for item in items if item.get_closest_marker("long")]
+    short = [item for item in items if not item.get_closest_marker("long")]
+    items[:] = [item for n in range(workers) for item in (*long[n::workers], *short[n::workers])]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def local_cloud_folder(tmp_path_factory):
     """LOCAL_CLOUD_DIR for the whole worker; what runs on it ends with the worker."""

@@ -115,6 +115,7 @@ class Interrupter:
         return False
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.soak) for n in (2, 3))])
 def test_interrupted_anywhere_it_converges(cloud, monkeypatch, trained, tmp_path, seed):
     """Each attempt is stopped at a request drawn by the seed; the next starts from the top."""
@@ -147,8 +148,9 @@ def test_interrupted_at_every_write_it_converges(cloud, monkeypatch, trained, tm
 
 @pytest.mark.parametrize(
     ("share", "seed"),
-    [(0.02, 1), *(pytest.param(0.08, n, marks=pytest.mark.soak) for n in range(2, 6))],
+    [(0.02, 1), *((0.08, n) for n in range(2, 6))],
 )
+@pytest.mark.soak
 def test_on_a_failing_cloud_it_ends_the_same(cloud, trained, tmp_path, share, seed):
     session = cloud(f"{share}:{seed}")
     road(session, notebook(tmp_path, "small.ipynb", SMALL), trained)

@@ -88,6 +88,7 @@ def assert_kept_to_itself(token: str, folder: Path) -> None:
     assert {"emulator.json"} <= holders <= {"emulator.json", "state.sqlite3", "state.sqlite3-wal"}
 
 
+@pytest.mark.long
 def test_from_an_empty_project_to_a_served_model_and_back(wire, trained, tmp_path, capsys):
     session = helpers.connect("google", project=PROJECT, bucket=f"{PROJECT}-bucket")
     assert (session.endpoint, session.location) == ("", "us-central1")

@@ -187,6 +187,7 @@ def test_what_others_made_is_not_ours(google):
 # --- Scale to zero
 
 
+@pytest.mark.long
 def test_an_endpoint_nobody_asks_stops_and_starts_again(tmp_path, trained, capsys):
     cloud = start(tmp_path / "state", LOCAL_CLOUD_IDLE_S="1")
     try:

@@ -40,6 +40,7 @@ def make(folder: Path, target: str, *more: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_a_new_project_passes_its_test_at_once(source, tmp_path, capsys):
     folder = new.new("churn", str(source), "churned", folder=tmp_path / "made")
     said = capsys.readouterr().out

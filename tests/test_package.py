@@ -53,7 +53,7 @@ def test_the_wheel_holds_helpers_and_templates_and_no_more(installed):
     ("notebook", "epochs"),
     [
         ("00_setup.ipynb", []),
-        ("04_predict.ipynb", []),
+        pytest.param("04_predict.ipynb", [], marks=pytest.mark.long),
         *(
             pytest.param(f"{name}.ipynb", epochs, marks=pytest.mark.soak)
             for name, epochs in [

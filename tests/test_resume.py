@@ -56,9 +56,10 @@ def preempt(session, local_cloud_folder, job, replica: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("workers", "times"),
-    [(0, 2), *(pytest.param(n, 10, marks=pytest.mark.soak) for n in (0, 1, 2))],
+    [(0, 1), *(pytest.param(n, 10, marks=pytest.mark.soak) for n in (0, 1, 2))],
 )
 def test_a_job_preempted_again_and_again_ends_the_same(
     session, local_cloud_folder, tmp_path, workers, times

@@ -44,6 +44,7 @@ def shops() -> pd.DataFrame:
     return frame
 
 
+@pytest.mark.long
 def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     """02 to 04 with parameters only; rows of one's own stay out of every report."""
     shops().to_csv(tmp_path / "shops.csv", index=False)
@@ -79,6 +80,7 @@ def candidate(session, folder: Path) -> str:
     return helpers.register(session, f"{uri}model", name="takings").version
 
 
+@pytest.mark.soak
 def test_classes(empty_cloud, tmp_path):
     """Many classes through 04 on an empty local cloud, which makes what is missing."""
     said = shown(run("04_predict", tmp_path, DATA="wine", MODEL_NAME="cultivar"))
@@ -87,6 +89,7 @@ def test_classes(empty_cloud, tmp_path):
     assert "The endpoint answers as the trained model did." in said
 
 
+@pytest.mark.long
 def test_the_whole_road_in_one_kernel(empty_cloud, tmp_path):
     shops().drop(columns="takings").to_csv(tmp_path / "towns.csv", index=False)
     own = {"DATA": "towns.csv", "TARGET": "town", "MODEL_NAME": "town", "EPOCHS": 1}
@@ -127,6 +130,7 @@ def test_the_prototype_is_near_the_noise(tmp_path, seed):
     assert report["metrics"]["mae"] < report["baselines"]["gradient_boosting"]["mae"]
 
 
+@pytest.mark.long
 def test_make_run_says_what_came_of_it(empty_cloud, tmp_path):
     """The drive itself, in a copy of the project, twice: the second builds no image."""
     project = tmp_path / "project"

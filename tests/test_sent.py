@@ -106,6 +106,7 @@ def sent(monkeypatch):
     return calls
 
 
+@pytest.mark.long
 def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path):
     app.App(None)
     name = f"sent-{uuid.uuid4().hex[:6]}"

@@ -56,6 +56,7 @@ def serve_games(session, folder: Path) -> None:
     helpers.deploy(session, helpers.register(session, job, name="earnings_prediction"))
 
 
+@pytest.mark.long
 def test_each_snippet_runs_by_itself(cloud, tmp_path):
     found = snippets()
     set_up = found.pop("Set up colab-to-cloud")

@@ -104,7 +104,8 @@ def test_a_member_lost_in_training_ends_the_others(place, how):
         end(started)
 
 
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.long
+@pytest.mark.parametrize("place", [pytest.param(0, marks=pytest.mark.soak), 1])
 def test_one_told_to_stop_stops_all_after_the_same_step(session, local_cloud_folder, place):
     """So that nothing since the last epoch is lost; the chief keeps the checkpoint."""
     where = f"gs://{session.bucket}/together-{place}/checkpoints/"
@@ -173,6 +174,7 @@ def alone() -> dict:
     return together(1)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.soak)])
 def test_several_workers_are_as_one(alone, count):
     """Same answers on all, and those of one process with the same global batch."""

@@ -286,6 +286,7 @@ def test_the_bucket_must_be_there(session, folder):
         tfc.run("train.py", docker_image_bucket_name="no-such-bucket")
 
 
+@pytest.mark.long
 def test_the_migration_notebook_runs_from_the_articles_cells_to_its_prediction(
     empty_cloud, tmp_path, monkeypatch
 ):

@@ -53,6 +53,7 @@ def test_a_notebook_becomes_a_job_with_model_report_and_metrics(session, tmp_pat
     assert helpers.find_job(session, job.display_name) == job
 
 
+@pytest.mark.long
 def test_the_prototype_trains_on_two_machines(session):
     """As the template is; the model, the report and the metrics are the chief's."""
     job = helpers.train(session, "01_prototype.ipynb", parameters={"EPOCHS": 1}, workers=1)

@@ -131,6 +131,7 @@ def test_a_container_refuses_arguments_it_does_not_know(capsys):
     assert "expected --NAME=VALUE" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_notebook_tunes_trains_and_registers(empty_cloud, tmp_path):
     """Headless, as small as it gets."""
     small = {"TRIALS": 2, "EPOCHS": 1, "FULL_EPOCHS": 1, "MODEL_NAME": "tuned"}
