@@ -36,7 +36,7 @@ from helpers.errors import CloudError, HelpersError, NotebookError
 from helpers.tune import report_metric
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
-# What befalls a notebook of several machines when another one gives no sign of life.
+# What befalls a notebook of several machines when another one is told to stop, or gives no sign.
 LOST = r"raised (Unavailable|DeadlineExceeded|Aborted|Cancelled|Cluster|Stopped)Error| died \("
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 

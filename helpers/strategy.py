@@ -92,27 +92,31 @@ def agreed(step: int, told: bool) -> bool:
         if told and member():
             _say(_links[0], b"told\n")
         return step in _last_step
-    said = [link for link in select.select(_links, [], [], 0)[0] if link.recv(64)]
-    if told or said:
+    if told or any([_hear(link) for link in select.select(_links, [], [], 0)[0]]):
         for link in _links:
             _say(link, b"%d\n" % (step + 1))
         for link in _links:
-            with contextlib.suppress(OSError):  # it is lost, and the next step will say so
-                while (answer := link.recv(64)) and b"heard" not in answer:
-                    pass
+            while (answer := _hear(link)) and b"heard" not in answer:
+                pass
         _last_step.append(step + 1)
     return False
 
 
 def _say(link: socket.socket, words: bytes) -> None:
-    with contextlib.suppress(OSError):  # it is lost, and the next step will say so
+    with contextlib.suppress(OSError):  # it is lost, as TensorFlow will say at the next step
         link.sendall(words)
 
 
+def _hear(link: socket.socket) -> bytes:
+    with contextlib.suppress(OSError):  # it is lost, as TensorFlow will say at the next step
+        return link.recv(64)
+    return b""
+
+
 def _listen(chief: socket.socket) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        _last_step.append(int(chief.recv(64)))
-        chief.sendall(b"heard\n")
+    if words := _hear(chief):
+        _last_step.append(int(words))
+        _say(chief, b"heard\n")
 
 
 def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
@@ -152,16 +156,18 @@ def _report(members: list[str], place: int, give_up_s: float, timeout_s: float) 
     reason = ""
     while (left_s := give_up_s - time.monotonic()) > 0:
         try:
-            chief = socket.create_connection(_address(members[0]), timeout=min(5, left_s))
-            chief.sendall(str(place).encode())
-            chief.settimeout(left_s)
-            if chief.recv(len(GO)) == GO:
-                chief.settimeout(None)
-                _links.append(chief)
-                threading.Thread(target=_listen, args=[chief], daemon=True).start()
-                return
-            chief.close()
-            reason = "it trains already, or another program listens there"
+            with contextlib.ExitStack() as stack:
+                chief = socket.create_connection(_address(members[0]), timeout=min(5, left_s))
+                stack.enter_context(chief)
+                chief.sendall(str(place).encode())
+                chief.settimeout(left_s)
+                if chief.recv(len(GO)) == GO:
+                    chief.settimeout(None)
+                    _links.append(chief)
+                    threading.Thread(target=_listen, args=[chief], daemon=True).start()
+                    stack.pop_all()
+                    return
+                reason = "it trains already, or another program listens there"
         except OSError as error:
             reason = str(error)
         time.sleep(0.05)
