@@ -20,7 +20,6 @@ from helpers.errors import SettingError
 from helpers.strategy import several
 
 VOCABULARY = 50  # levels of a text column that get an own place; the rest share one
-CHUNK_ROWS = 2**15  # put in order at once: less work than a batch at a time
 
 
 @keras.saving.register_keras_serializable("helpers")
@@ -162,10 +161,11 @@ def batches(
             return tf.data.Dataset.from_tensor_slices(mix(files, [seed, number])).map(part)
     else:
         matrix = tf.constant(shards.matrix(frame, columns, levels))
+        piece = max(1, shards.PART_BYTES // (4 * len(columns)))  # rows: far faster than a batch
 
         def epoch(number):
             order = tf.data.Dataset.from_tensors(mix(tf.range(len(frame)), [seed, number]))
-            return order.rebatch(CHUNK_ROWS).map(lambda index: take(tf.gather(matrix, index)))
+            return order.rebatch(piece).map(lambda index: take(tf.gather(matrix, index)))
 
     if seed is None:
         found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
