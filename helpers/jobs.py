@@ -1,5 +1,6 @@
 """What training, tuning and batch prediction jobs share: made once, followed to their end."""
 
+import datetime
 import re
 import sys
 import time
@@ -50,11 +51,10 @@ class Run:
         """The job as it is, again and again until it has ended; a line at each change of state."""
         shown, start_s = "", time.monotonic()
         while shown not in ENDED:
-            elapsed_s = time.monotonic() - start_s
-            time.sleep(min(0.1 + elapsed_s / 50, 5) if shown else 0)
+            time.sleep(min(0.1 + (time.monotonic() - start_s) / 50, 5) if shown else 0)
             job = self.resource()
             if job["state"] != shown:
-                shown, clock = job["state"], time.strftime("%M:%S", time.gmtime(elapsed_s))
+                shown, clock = job["state"], time.strftime("%M:%S", time.gmtime(elapsed_s(job)))
                 state = shown.removeprefix("JOB_STATE_")
                 tqdm.write(f"job {self.number} {state} {clock}", file=sys.stdout)
             yield job
@@ -72,6 +72,14 @@ def create(session: Session, kind: str, body: dict) -> str:
         return next(iter(session.list(jobs, kind, parent=session.parent, filter=chosen)), None)
 
     return session.create(jobs.create(parent=session.parent, body=body), find)["name"]
+
+
+def elapsed_s(job: dict) -> float:
+    """How long a job has run, or ran."""
+    start = datetime.datetime.fromisoformat(job.get("startTime", job["createTime"]))
+    end = job.get("endTime")
+    end = datetime.datetime.fromisoformat(end) if end else datetime.datetime.now(datetime.UTC)
+    return (end - start).total_seconds()
 
 
 def outcome(job: dict) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from helpers import accounts, container_image, storage
 from helpers.data import find_files
 from helpers.errors import JobError, NotFoundError, SettingError, near
-from helpers.jobs import Run, check, create, machine_spec, outcome
+from helpers.jobs import Run, check, create, elapsed_s, machine_spec, outcome
 from helpers.notebook import NotebookFile, check_parameters, find_notebook
 from helpers.session import Session, console
 
@@ -63,7 +63,7 @@ class Job(Run):
         if job["state"] != "JOB_STATE_SUCCEEDED":
             state, reason = outcome(job)
             raise JobError(
-                f"Training job {self.number} {state} after {_elapsed_s(job):.0f} s: {reason}\n"
+                f"Training job {self.number} {state} after {elapsed_s(job):.0f} s: {reason}\n"
                 f"Everything it left: {self.base_uri}/",
                 job=self,
             )
@@ -244,12 +244,6 @@ def _check_shared(file: NotebookFile) -> None:
 
 def _label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
-
-
-def _elapsed_s(job: dict) -> float:
-    start, end = job.get("startTime", job["createTime"]), job.get("endTime", job["updateTime"])
-    parse = datetime.datetime.fromisoformat
-    return (parse(end) - parse(start)).total_seconds()
 
 
 def _follow(job: Job) -> dict:
