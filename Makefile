@@ -40,6 +40,7 @@ test: setup .venv/.chromium ## Run the tests, in random order, on every core
 
 lint: setup ## Check code and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache >.venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@$(BIN)/python .ci/links.py --check
 	@$(BIN)/python .ci/generate_notebooks.py --check
 	@$(BIN)/python .ci/lint_notebooks.py

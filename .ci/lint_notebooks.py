@@ -30,7 +30,6 @@ NAMES = {  # what outside callers rely on; a notebook may have more
 }
 METADATA = {"colab", "kernelspec", "language_info"}
 CELL_METADATA = {"tags", "cellView"}
-TENSORFLOW = {"model.py", "resume.py", "strategy.py", "emulator/model_server.py"}
 WITH_TENSORFLOW = GENERATED | {"01_prototype.ipynb", "migrate_tensorflow_cloud.ipynb"}
 
 
@@ -64,18 +63,6 @@ def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
             yield f"cell {number}: {breach}"
     yield from _check_headings(cells)
     yield from _check_links(path, prose, root)
-
-
-def check_package(package: Path) -> Iterator[str]:
-    """Imports of TensorFlow, or of the local cloud, where they may not be: `file: rule: …`."""
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        imported = _imports(path.read_text(encoding="utf-8"))
-        if name not in TENSORFLOW and imported & {"tensorflow", "keras"}:
-            yield f"{package.name}/{name}: tensorflow: import it in {', '.join(sorted(TENSORFLOW))}"
-        outside = not name.startswith("emulator/") and name != "session.py"
-        if outside and any(module.startswith("helpers.emulator") for module in imported):
-            yield f"{package.name}/{name}: emulator: only session.py may import it"
 
 
 def _check_badge(path: Path, prose: str, root: Path) -> Iterator[str]:
@@ -180,7 +167,6 @@ def main(arguments: list[str], root: Path = links.ROOT) -> int:
         for path in paths
         for breach in check_notebook(path, root)
     ]
-    breaches += [] if arguments else check_package(root / "helpers")
     for breach in breaches:
         print(breach)
     return int(bool(breaches))

@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 import helpers  # noqa: E402 - this checkout's own
 from helpers.errors import HelpersError, SettingError, near  # noqa: E402
-from helpers.notebook import check_parameters  # noqa: E402
-from helpers.report import index  # noqa: E402
+from helpers.looks.report import index  # noqa: E402
+from helpers.notebooks import check_parameters  # noqa: E402
 
 NOTEBOOKS, OUTPUTS = ROOT / "notebooks", ROOT / "outputs"
 ENDPOINT = "earnings_prediction"

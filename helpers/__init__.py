@@ -5,63 +5,56 @@ The public names, in the order of the alphabet; each is imported when first used
 """
 
 import importlib
-import sys
-import types
 
 _HOME = {
-    "Session": "session",
-    "batch_predict": "batch",
-    "batches": "model",
-    "checkpoints": "resume",
-    "cleanup": "costs",
-    "connect": "session",
-    "costs": "costs",
-    "decode": "model",
-    "deploy": "deploy",
-    "encode": "model",
-    "export": "model",
-    "find_endpoint": "deploy",
-    "find_job": "train",
+    "Session": "cloud.client",
+    "batch_predict": "batch_prediction",
+    "batches": "learning.batches",
+    "checkpoints": "learning.resume",
+    "cleanup": "billing",
+    "connect": "connection",
+    "costs": "billing",
+    "decode": "learning.encoding",
+    "deploy": "endpoints",
+    "encode": "learning.encoding",
+    "export": "learning.export",
+    "find_endpoint": "endpoints",
+    "find_job": "training",
     "find_model": "registry",
-    "make_missing": "deploy",
-    "predict": "predict",
-    "predict_json": "predict",
-    "promote": "deploy",
+    "make_missing": "missing",
+    "predict": "prediction",
+    "predict_json": "prediction",
+    "promote": "endpoints",
     "register": "registry",
-    "roll_back": "deploy",
-    "run_notebook": "notebook",
-    "save_notebook": "notebook",
-    "setup": "setup",
-    "steps_per_execution": "model",
-    "strategy": "strategy",
-    "tensorboard": "tensorboard",
-    "train": "train",
-    "tune": "tune",
+    "roll_back": "endpoints",
+    "run_notebook": "notebooks",
+    "save_notebook": "notebooks",
+    "setup": "project_setup",
+    "steps_per_execution": "learning.batches",
+    "strategy": "learning.strategy",
+    "tensorboard": "looks.tensorboard",
+    "train": "training",
+    "tune": "tuning",
 }
-_MODULES = {"data", "errors", "plots", "storage", "tensorflow_cloud"}
+_MODULES = {
+    "baselines": "learning.baselines",
+    "data": "inputs.table",
+    "plots": "looks.plots",
+    "storage": "cloud.storage",
+}
 __all__ = sorted([*_HOME, "data", "errors", "plots", "storage"])
 
 
 def __getattr__(name: str):
-    if name in _MODULES:
-        return importlib.import_module(f"helpers.{name}")
     if name in _HOME:
         value = getattr(importlib.import_module(f"helpers.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'helpers' has no attribute {name!r}")
+    elif name in _MODULES:
+        value = importlib.import_module(f"helpers.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module 'helpers' has no attribute {name!r}")
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(types.ModuleType):
-    """Keeps `helpers.train` the verb when the module helpers/train.py has been imported."""
-
-    def __setattr__(self, name: str, value) -> None:
-        if not (name in _HOME and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

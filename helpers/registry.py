@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers import model_card, storage
-from helpers.container_image import LABELS, serving_image, serving_version
+from helpers.cloud import storage
+from helpers.cloud.client import Session
+from helpers.cloud.images import LABELS, serving_image, serving_version
+from helpers.cloud.jobs import check
+from helpers.cloud.links import console
 from helpers.errors import CloudError, NotFoundError, SettingError, near
-from helpers.jobs import check
-from helpers.session import Session, console
+from helpers.looks import model_card
 
 SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")

@@ -6,7 +6,7 @@ import sys
 import keras
 
 import helpers
-from helpers.model import scores
+from helpers.learning.export import scores
 from tests.trained import table
 
 seen = []

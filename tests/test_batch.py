@@ -11,13 +11,13 @@ from google.protobuf import json_format
 
 import helpers
 from helpers import storage
+from helpers.cloud.client import Session
 from helpers.errors import CloudError, JobError, NotFoundError, SchemaError, SettingError
 from helpers.registry import Model
-from helpers.session import Session
 from tests.emulator.conftest import until
 from tests.rooms import rooms
 
-module = importlib.import_module("helpers.batch")
+module = importlib.import_module("helpers.batch_prediction")
 ROWS = rooms()[["size", "kind"]][80:]
 
 
@@ -151,7 +151,7 @@ def test_a_lost_answer_makes_no_second_job(session, model, monkeypatch):
         return answer
 
     monkeypatch.setattr(Session, "call", losing)
-    monkeypatch.setattr("helpers.session.pause", lambda *_: None)
+    monkeypatch.setattr("helpers.cloud.client.pause", lambda *_: None)
     with pytest.raises(JobError, match="There are no files"):
         helpers.batch_predict(session, model, f"gs://{session.bucket}/none.jsonl")
     assert len(lost) == len(jobs_of(session, model)) == 1

@@ -14,7 +14,8 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import container_main, storage
+from helpers import storage
+from helpers.inside import main as container_main
 from tests.emulator.conftest import Emulator, start, until
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +77,7 @@ def prepare(cloud: Emulator, base: str, code: str, parameters: dict) -> list[str
 def submit(cloud: Emulator, base: str, code: str, parameters: dict) -> str:
     container = {
         "imageUri": "python:3.11",
-        "command": ["python", "-m", "helpers.container_main"],
+        "command": ["python", "-m", "helpers.inside.main"],
         "args": prepare(cloud, base, code, parameters),
         "env": [{"name": "PYTHONPATH", "value": str(ROOT)}],
     }
@@ -188,7 +189,7 @@ def run(cloud: Emulator, base: str, code: str, extra: dict, *before: str) -> sub
         "LOCAL_CLOUD_GRACE_S": "9", "PYTHONPATH": str(ROOT), "AIP_MODEL_DIR": f"{base}/model/",
         "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/", "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
     }  # fmt: skip
-    words = [*before, sys.executable, "-m", "helpers.container_main"]
+    words = [*before, sys.executable, "-m", "helpers.inside.main"]
     return subprocess.Popen(
         [*words, *prepare(cloud, base, code, {})], env=os.environ | environment | extra,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -212,7 +213,7 @@ def test_it_works_as_process_1(cloud):
 
 def test_what_is_not_there_is_permanent(cloud):
     base = "gs://local-bucket/jobs/absent"
-    words = [sys.executable, "-m", "helpers.container_main", f"--notebook={base}/none.ipynb"]
+    words = [sys.executable, "-m", "helpers.inside.main", f"--notebook={base}/none.ipynb"]
     environment = {"LOCAL_CLOUD_DIR": str(cloud.folder), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*words, f"--parameters={base}/none.json"], env=os.environ | environment,
@@ -224,8 +225,8 @@ def test_what_is_not_there_is_permanent(cloud):
 
 def test_a_bucket_that_does_not_answer_is_worth_another_try(cloud, monkeypatch, capsys):
     dead = dataclasses.replace(cloud.session, endpoint="http://127.0.0.1:9", _services={})
-    monkeypatch.setattr("helpers.session.from_environment", lambda: dead)
-    monkeypatch.setattr("helpers.session.RETRIES", 0)
+    monkeypatch.setattr("helpers.cloud.environment.from_environment", lambda: dead)
+    monkeypatch.setattr("helpers.cloud.client.RETRIES", 0)
     before = signal.getsignal(signal.SIGTERM)
     try:
         code = container_main.main(["--notebook=gs://b/n.ipynb", "--parameters=gs://b/p.json"])

@@ -27,7 +27,7 @@ NAME = "prices"
 def cloud(tmp_path, monkeypatch):
     """Starts an empty local cloud, with faults if asked for; a session in google mode on it."""
     running, sleep = [], time.sleep
-    monkeypatch.setattr("helpers.session.time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
+    monkeypatch.setattr("helpers.cloud.client.time.sleep", lambda seconds: sleep(min(seconds, 0.1)))
 
     def starter(faults: str = "{}"):
         running.append(start(tmp_path / "state", LOCAL_CLOUD_FAULTS=faults))

@@ -25,7 +25,9 @@ def faulty(tmp_path, monkeypatch):
     """Starts a local cloud with faults, for every later `helpers.connect`; pauses are short."""
     running, sleep = [], time.sleep
     monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "state"))
-    monkeypatch.setattr("helpers.session.time.sleep", lambda seconds: sleep(min(seconds, 0.05)))
+    monkeypatch.setattr(
+        "helpers.cloud.client.time.sleep", lambda seconds: sleep(min(seconds, 0.05))
+    )
 
     def starter(faults: str):
         running.append(start(tmp_path / "state", LOCAL_CLOUD_FAULTS=faults))
@@ -47,7 +49,7 @@ def test_off_unless_asked_for(session):
      ("dropped", "no answer"), ("lost", "no answer"), ("truncated", "no answer")],
 )  # fmt: skip
 def test_a_fault_that_does_not_pass_is_told(faulty, monkeypatch, kind, said):
-    monkeypatch.setattr("helpers.session.RETRIES", 2)
+    monkeypatch.setattr("helpers.cloud.client.RETRIES", 2)
     running = faulty(f'{{"storage.objects.*": {{"{kind}": 1}}, "storage.buckets.*": {{}}}}')
     session = helpers.connect("local")
     with pytest.raises(CloudError, match=said):

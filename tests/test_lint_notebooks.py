@@ -167,24 +167,6 @@ def test_what_colab_would_not_draw_is_named(scripts, line, said):
     assert said in scripts["forms"].breach(line)
 
 
-def test_imports_where_they_may_not_be(scripts, tmp_path, capsys, copy):
-    package = copy / "helpers"
-    (package / "emulator").mkdir()
-    for name in ("model.py", "predict.py", "emulator/model_server.py", "emulator/app.py"):
-        (package / name).write_text("def f():\n    import tensorflow as tf\n    return tf\n")
-    (package / "session.py").write_text("from helpers import emulator\n")
-    (package / "storage.py").write_text("import helpers.emulator.buckets\n")
-    (package / "emulator" / "state.py").write_text("from helpers.emulator import calls\n")
-    found = [line.rsplit(":", 1)[0] for line in scripts["lint_notebooks"].check_package(package)]
-    assert found == [
-        "helpers/emulator/app.py: tensorflow",
-        "helpers/predict.py: tensorflow",
-        "helpers/storage.py: emulator",
-    ]
-    assert scripts["lint_notebooks"].main([], copy) == 1
-    assert "helpers/predict.py: tensorflow" in capsys.readouterr().out
-
-
 def test_the_repository_keeps_its_own_rules(scripts, capsys):
     for name in ("links", "generate_notebooks", "lint_notebooks"):
         arguments = [] if name == "lint_notebooks" else ["--check"]
@@ -317,7 +299,7 @@ def install(folder: Path, version: str = "0.1.0") -> Path:
     """What a wheel of this package leaves in a site-packages folder."""
     package = folder / "helpers"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "container_image.py"):
+    for name in ("__init__.py", "images.py"):
         (package / name).touch()
     about = folder / f"colab_to_cloud-{version}.dist-info"
     about.mkdir()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import helpers
 from helpers.errors import SettingError
-from helpers.model import scores
+from helpers.learning.export import scores
 
 LOWEST = float(np.finfo("float32").min)
 
@@ -260,7 +260,8 @@ def test_the_schemas_say_what_goes_in_and_what_comes_out(tmp_path):
 
 def test_importing_helpers_does_not_import_tensorflow():
     code = (
-        "import sys, helpers; from helpers import schema, plots; print('tensorflow' in sys.modules)"
+        "import sys, helpers; from helpers.inputs import schema; from helpers import plots; "
+        "print('tensorflow' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

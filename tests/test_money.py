@@ -265,7 +265,7 @@ def test_a_region_that_does_not_exist(google, session):
 
 def test_a_region_without_a_host(google, answers, monkeypatch):
     """What a wrong region is like at Google: its address does not exist."""
-    monkeypatch.setattr("helpers.session.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("helpers.cloud.client.time.sleep", lambda seconds: None)
     error = httplib2.ServerNotFoundError("Unable to find the server at moon-aiplatform")
     answers["/endpoints"] = error
     with pytest.raises(CloudError, match=r'LOCATION="us-central1"; the regions that exist: http'):

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import new
-from helpers.notebook import read_parameters
+from helpers.new import __main__ as new
+from helpers.notebooks import read_parameters
 
 
 def customers() -> pd.DataFrame:

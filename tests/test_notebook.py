@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 import helpers
 from helpers import storage
 from helpers.errors import NotebookError, NotFoundError, SettingError
-from helpers.notebook import (
+from helpers.notebooks import (
     check_parameters,
     find_notebook,
     read_parameters,

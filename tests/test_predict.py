@@ -21,7 +21,7 @@ from tqdm import tqdm
 import helpers
 from helpers.errors import CloudError, NotFoundError, SchemaError
 
-module = importlib.import_module("helpers.predict")  # helpers.predict is the verb
+module = importlib.import_module("helpers.prediction")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import helpers
 from helpers.errors import NotebookError
-from helpers.report import html_report, index
+from helpers.looks.report import html_report, index
 from tests.browser import open_browser
 from tests.colab import undrawable
 

@@ -15,8 +15,8 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.oauth2.credentials import Credentials
 
 import helpers
+from helpers.cloud.links import CONSOLE, console
 from helpers.errors import CloudError, LocalCloudError, SettingError
-from helpers.session import CONSOLE, console
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -182,8 +182,10 @@ def test_the_public_names_are_all_there_and_sorted():
     assert run(code).stdout.strip() == "ok"
 
 
-def test_a_verb_stays_the_verb_when_its_module_is_imported():
-    code = "import helpers.train, helpers; print(callable(helpers.train), callable(helpers.deploy))"
+def test_a_verb_stays_the_verb_when_its_file_is_imported():
+    code = (
+        "import helpers.training, helpers; print(callable(helpers.train), callable(helpers.deploy))"
+    )
     assert run(code).stdout.split() == ["True", "True"]
 
 
@@ -239,7 +241,7 @@ def test_retries_what_may_be_repeated_and_nothing_else(session, monkeypatch):
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr("helpers.session.time.sleep", lambda s: None)
+    monkeypatch.setattr("helpers.cloud.client.time.sleep", lambda s: None)
     flaky = helpers.connect(
         "google", project="my-project", bucket="my-bucket", credentials=Credentials(token="t"),
         endpoint=f"http://127.0.0.1:{server.server_port}",

@@ -8,8 +8,8 @@ import pytest
 from google.oauth2.credentials import Credentials
 
 import helpers
-from helpers import accounts
 from helpers import tensorflow_cloud as tfc
+from helpers.cloud import accounts, images
 from helpers.errors import SettingError
 from tests.emulator.conftest import start
 
@@ -72,7 +72,7 @@ def test_apply_makes_a_project_that_trains_and_a_second_time_changes_nothing(
     run_as = "serviceAccount:notebook-jobs@made-project.iam.gserviceaccount.com"
     assert holders["roles/storage.objectUser"] == [run_as]
     assert "editor" not in json.dumps(holders)
-    image = helpers.container_image.environment_image(session)
+    image = images.environment_image(session)
     assert image.startswith("us-central1-docker.pkg.dev/made-project/colab-to-cloud/environment:")
     builds = session.service("cloudbuild").projects().locations().builds()
     accounts_of_builds = {

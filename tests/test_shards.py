@@ -48,7 +48,7 @@ def learned(table, rows, **more) -> tuple[pd.DataFrame, list[int]]:
 
 
 def test_every_row_that_does_not_test_once_an_epoch(parts, monkeypatch):
-    monkeypatch.setattr("helpers.shards.PART_BYTES", 20_000)  # more than one file of rows
+    monkeypatch.setattr("helpers.inputs.shards.PART_BYTES", 20_000)  # more than one file of rows
     table = data.load(str(parts / "part-*.csv"))
     rows = data.rows(table)
     assert len(rows.files) > 1
@@ -85,8 +85,8 @@ def test_each_epoch_has_an_order_of_its_own_that_can_be_gone_on_with(parts):
 
 
 def test_the_sample_is_taken_from_all_over(parts, monkeypatch):
-    monkeypatch.setattr("helpers.shards.SAMPLE_BYTES", 30_000)
-    monkeypatch.setattr("helpers.shards.PIECES", 10)
+    monkeypatch.setattr("helpers.inputs.shards.SAMPLE_BYTES", 30_000)
+    monkeypatch.setattr("helpers.inputs.shards.PIECES", 10)
     table = data.load(str(parts / "part-*.csv"))
     seen = pd.concat([table.train, table.test])["own"]
     assert 300 < len(seen) < 1200
@@ -104,8 +104,8 @@ def test_classes_and_values_that_do_not_fit(tmp_path, capsys, monkeypatch):
     for i in range(2):
         made = pd.DataFrame({"x": draw.normal(size=300), "y": draw.choice(["no", "yes"], 300)})
         made.to_csv(tmp_path / f"{i}.csv", index=False)
-    monkeypatch.setattr("helpers.shards.SAMPLE_BYTES", 4_000)
-    monkeypatch.setattr("helpers.shards.PIECES", 4)
+    monkeypatch.setattr("helpers.inputs.shards.SAMPLE_BYTES", 4_000)
+    monkeypatch.setattr("helpers.inputs.shards.PIECES", 4)
     (tmp_path / "2.csv").write_text("x,y\n1,yes\n2,maybe\n" + "3,no\n" * 20 + "a,no\nb,no\n" * 5)
     table = data.load(str(tmp_path / "*.csv"))
     assert table.classes == ("no", "yes")

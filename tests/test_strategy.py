@@ -130,9 +130,9 @@ def test_a_member_its_cluster_does_not_know(monkeypatch):
 
 
 def test_several_gpus_share_the_work(monkeypatch):
-    importlib.import_module("helpers.strategy")
+    importlib.import_module("helpers.learning.strategy")
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    monkeypatch.setattr(sys.modules["helpers.strategy"], "_all_gpus", lambda: "mirrored")
+    monkeypatch.setattr(sys.modules["helpers.learning.strategy"], "_all_gpus", lambda: "mirrored")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind, kind])
     assert helpers.strategy() == "mirrored"
 

@@ -12,7 +12,7 @@ import pytest
 
 import helpers
 from helpers.errors import NotFoundError
-from helpers.train import Job
+from helpers.training import Job
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def logs(tmp_path_factory):
 def test_a_jobs_logs_at_an_address(logs, empty_cloud, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     session = helpers.connect("local")
-    monkeypatch.setattr("helpers.session.project_root", lambda: tmp_path)
+    monkeypatch.setattr("helpers.cloud.folders.project_root", lambda: tmp_path)
     base_uri = "gs://local-bucket/jobs/today"
     helpers.storage.upload_folder(session, logs, f"{base_uri}/logs")
     job = Job(session, "projects/p/locations/l/customJobs/1", "today", base_uri)

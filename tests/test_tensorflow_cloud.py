@@ -8,9 +8,10 @@ import nbformat
 import pytest
 
 import helpers
-from helpers import package, storage
+from helpers import storage
 from helpers import tensorflow_cloud as tfc
 from helpers.errors import CloudError, NotebookError, NotFoundError, SettingError
+from helpers.tensorflow_cloud import package
 from tests.emulator.conftest import until
 
 ROOT = Path(__file__).parents[1]

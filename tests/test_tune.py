@@ -9,8 +9,9 @@ import papermill
 import pytest
 
 import helpers
-from helpers import container_main, plots, storage
+from helpers import plots, storage
 from helpers.errors import JobError, SettingError
+from helpers.inside import main as container_main
 from tests.test_train import notebook
 
 ROOT = Path(__file__).parents[1]

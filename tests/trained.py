@@ -14,7 +14,7 @@ import keras
 import pandas as pd
 
 import helpers
-from helpers.data import Table
+from helpers.inputs.table import Table
 from tests.rooms import rooms
 
 
@@ -39,7 +39,7 @@ def table() -> Table:
 
 
 if __name__ == "__main__":
-    from helpers.model import scores
+    from helpers.learning.export import scores
 
     folder = Path(sys.argv[1])
     for name, made in {"numbers": numbers(), "other": numbers(), "model": table()}.items():

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import helpers
 from helpers import data
-from helpers.model import scores
+from helpers.learning.export import scores
 
 BATCH_SIZE, EPOCHS, ROUNDS = 32, 50, 5
 NOTE = """Medians of five turns, the ways interleaved; building the model is left out. The test

@@ -16,7 +16,7 @@ import pytest
 from google.oauth2.credentials import Credentials
 from googleapiclient.discovery import Resource
 
-from helpers.session import Session
+from helpers.cloud.client import Session
 
 
 @dataclass

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from helpers import container_image, storage
+from helpers.cloud import images, storage
+from helpers.cloud.client import Session
 from helpers.emulator.builds import image
 from helpers.emulator.calls import Cloud
 from helpers.emulator.state import State
 from helpers.errors import CloudError, SettingError
-from helpers.session import Session
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def session(emulator) -> Session:
 
 def build(session: Session, name: str, dockerfile: str, **files: str) -> str:
     named = {path: text.encode() for path, text in files.items()}
-    return container_image.ensure(session, name, {"Dockerfile": dockerfile.encode(), **named})
+    return images.ensure(session, name, {"Dockerfile": dockerfile.encode(), **named})
 
 
 def test_an_image_is_what_its_dockerfile_says(session, emulator):
@@ -81,7 +81,7 @@ def test_dockerfiles_that_cannot_be_built(session, dockerfile, said):
 @pytest.mark.parametrize("name", ["key.json", ".env", "a/credentials.txt", "id_rsa", "x.pem"])
 def test_what_looks_like_a_credential_is_refused(session, name):
     with pytest.raises(SettingError, match="looks like a credential"):
-        container_image.ensure(session, "leak", {"Dockerfile": b"FROM x\n", name: b"secret"})
+        images.ensure(session, "leak", {"Dockerfile": b"FROM x\n", name: b"secret"})
 
 
 def test_archive_members_that_escape_fail_the_build(session, emulator):
@@ -105,7 +105,7 @@ def test_archive_members_that_escape_fail_the_build(session, emulator):
 
 
 def test_the_environment_image_pins_what_runs_here(session):
-    lines = container_image.requirements().splitlines()
+    lines = images.requirements().splitlines()
     assert f"pandas=={metadata.version('pandas')}" in lines
     assert f"papermill=={metadata.version('papermill')}" in lines
     assert not any(line.startswith(("tensorflow", "colab-to-cloud")) for line in lines)

@@ -18,7 +18,7 @@ LIMIT = 2**20
 def small_disk(tmp_path, monkeypatch):
     """A local cloud whose files can't grow past a megabyte: writes fail in the middle, as they do
     on a full disk."""
-    monkeypatch.setattr("helpers.session.RETRIES", 0)
+    monkeypatch.setattr("helpers.cloud.client.RETRIES", 0)
     running = start(tmp_path / "state")
     storage.create_bucket(running.session)
     storage.write_bytes(running.session, b"sound", "gs://local-bucket/sound")

@@ -10,7 +10,7 @@ import uuid
 import psutil
 import pytest
 
-from helpers import container_image, storage
+from helpers.cloud import images, storage
 from helpers.errors import CloudError
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import ROWS, register, saved_models  # noqa: F401
@@ -22,7 +22,7 @@ MACHINE = {"machineSpec": {"machineType": "n1-standard-2"}, "minReplicaCount": 1
 def serving_image(running) -> str:
     storage.create_bucket(running.session)
     dockerfile = b"FROM tensorflow/serving:2.20.0\n"
-    return container_image.ensure(running.session, "serving", {"Dockerfile": dockerfile})
+    return images.ensure(running.session, "serving", {"Dockerfile": dockerfile})
 
 
 class Endpoint:

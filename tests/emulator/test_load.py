@@ -84,7 +84,7 @@ def test_mixed_calls_of_many_clients(busy, duration_s):
 
     retries = pytest.MonkeyPatch()
     with retries.context() as patched:  # every call succeeds by itself
-        patched.setattr("helpers.session.RETRIES", 0)
+        patched.setattr("helpers.cloud.client.RETRIES", 0)
         warm = load(duration_s)
         after = load(duration_s)
     assert after[0] > CLIENTS

@@ -1,0 +1,252 @@
+"""One request: signed, sent, tried again, waited for; whichever cloud it goes to."""
+
+import functools
+import http.client
+import itertools
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import google_auth_httplib2
+import httplib2
+from google.auth.credentials import Credentials
+from google.auth.exceptions import GoogleAuthError, TransportError
+from googleapiclient.discovery import Resource, build_from_document
+from googleapiclient.discovery_cache import get_static_doc
+from googleapiclient.errors import HttpError
+
+from helpers.cloud.refusals import LASTING, next_step
+from helpers.errors import CloudError
+
+VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other service: v1
+LOCATION = "us-central1"  # where none is named
+RETRIES = 24  # with the pauses between them, a little more than a minute
+RETRIED = {408, 429, 500, 502, 503, 504}
+# No answer, or half of one.
+LOST = (OSError, httplib2.HttpLib2Error, http.client.HTTPException, TransportError)
+NOBODY = (ConnectionRefusedError, httplib2.ServerNotFoundError)
+
+
+class _Http(httplib2.Http):
+    """Sends a request once. httplib2 by itself sends it again, even a POST, when its connection is
+    closed without an answer, which may have been lost after the effect."""
+
+    def _conn_request(self, conn, *request):
+        conn.getresponse = functools.partial(_answer, conn)
+        try:
+            return super()._conn_request(conn, *request)
+        finally:
+            del conn.getresponse  # it would keep the connection open for good
+
+
+def _answer(conn: http.client.HTTPConnection) -> http.client.HTTPResponse:
+    try:
+        return type(conn).getresponse(conn)
+    except http.client.BadStatusLine as error:
+        raise ConnectionResetError(f"the connection was closed: {error}") from error
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where calls go, and as whom.
+
+    `endpoint` is "" for Google's own hosts; any other address (the local cloud's) takes every call.
+    """
+
+    cloud: str
+    project: str
+    location: str
+    bucket: str
+    endpoint: str = ""
+    credentials: Credentials = field(default=None, repr=False, compare=False)
+    _services: dict = field(default_factory=dict, repr=False, compare=False)
+    _threads: Any = field(default_factory=threading.local, repr=False, compare=False)
+
+    @property
+    def parent(self) -> str:
+        """`projects/P/locations/L`, the parent of every regional resource."""
+        return f"projects/{self.project}/locations/{self.location}"
+
+    def root(self, api: str) -> str:
+        """The address of a service, without a slash at its end."""
+        regional = f"{self.location}-" if api == "aiplatform" else ""
+        return self.endpoint or f"https://{regional}{api}.googleapis.com"
+
+    def service(self, api: str, version: str = "") -> Resource:
+        """The client of a service, built once from the bundled discovery document."""
+        version = version or VERSIONS.get(api, "v1")
+        if (api, version) not in self._services:
+            document = json.loads(get_static_doc(api, version))
+            # Media uploads ignore api_endpoint; only a rewritten document sends them elsewhere.
+            document["rootUrl"] = self.root(api) + "/"
+            document["baseUrl"] = document["rootUrl"] + document["servicePath"]
+            document.pop("mtlsRootUrl", None)
+            self._services[api, version] = build_from_document(document, http=self.http())
+        return self._services[api, version]
+
+    def http(self) -> google_auth_httplib2.AuthorizedHttp:
+        """This thread's own connection: httplib2 must not be shared between threads."""
+        if not hasattr(self._threads, "http"):
+            plain = _Http(timeout=600)
+            plain.redirect_codes -= {308}  # 308 is how a resumable upload says "go on"
+            self._threads.http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=plain)
+        return self._threads.http
+
+    def collection(self, kind: str, version: str = "") -> Resource:
+        """A regional collection of Vertex AI, such as `models` or `customJobs`."""
+        return getattr(self.service("aiplatform", version).projects().locations(), kind)()
+
+    def call(self, request, *, repeatable: bool | None = None, unless: int = 0) -> Any:
+        """Run one request of a service and give the answer's JSON.
+
+        Args:
+            request: what a service's method returned; it has not been sent yet.
+            repeatable: try again after a transient failure. Default: for everything but POST,
+                because a POST may have taken effect before its answer was lost.
+            unless: a status that is no failure but gives None: 404 of what need not be there, 409
+                of what may be there already.
+        Raises:
+            CloudError: the service refused, or did not answer; its own words are in the message.
+        """
+        again = request.method != "POST" if repeatable is None else repeatable
+        if not again:
+            self.renew()  # a connection kept too long may be dead, and this goes out only once
+        tries = RETRIES + 1 if again else 1
+        try:
+            return self.attempt(lambda: request.execute(http=self.http()), request, tries=tries)
+        except CloudError as error:
+            if error.status != unless or not unless:
+                raise
+            return None
+
+    def attempt(self, step: Callable[[], Any], request, *, tries: int = 0) -> Any:
+        """Run a step of a request until it meets no transient failure.
+
+        Raises:
+            CloudError: the service refused, or `tries` (default: about a minute) were used up.
+        """
+        tries = tries or RETRIES + 1
+        for attempt in range(tries):
+            try:
+                return step()
+            except HttpError as error:
+                failure = self.refusal(error, request)
+                if not _passing(failure):
+                    raise failure from error
+                cause, retry_after = error, error.resp.get("retry-after", "")
+            except LOST as error:
+                self.renew()
+                host = urlsplit(request.uri).netloc
+                failure = CloudError(
+                    f"{request.methodId}: no answer from {host} ({error}). "
+                    + self.todo(0, str(error)),
+                    method=request.methodId,
+                )
+                cause, retry_after = error, ""
+                if isinstance(error, NOBODY) and attempt >= 5:
+                    break
+            except GoogleAuthError as error:
+                raise CloudError(
+                    f"{request.methodId} was not sent: {error}. {self.todo(401)}",
+                    status=401,
+                    method=request.methodId,
+                ) from error
+            if attempt < tries - 1:
+                pause(attempt, retry_after)
+        raise failure from cause
+
+    def refusal(self, error: HttpError, request) -> CloudError:
+        """The service's own words, the method, the resource, and what to do about it."""
+        status, address = error.status_code, request.uri.split("?")[0]
+        text = error.reason or error.content.decode(errors="replace")[:500]
+        said = f"{request.methodId} answered {status}: {text} ({address}) "
+        said += self.todo(status, text)
+        return CloudError(said, status=status, method=request.methodId)
+
+    def todo(self, status: int, text: str = "") -> str:
+        """What a person does about a refusal; "" when Google's own words must do."""
+        return next_step(status, text, self.project, self.location)
+
+    def create(self, request, find: Callable[[], dict | None]) -> dict:
+        """Run a request that makes something; when its answer got lost, it is not made twice.
+
+        Args:
+            find: looks for what the request makes; asked before every further try, and when it
+                is said to be there: an earlier call, interrupted, may have made it.
+        """
+        for attempt in itertools.count():
+            try:
+                return self.call(request, repeatable=False)
+            except CloudError as error:
+                passing = _passing(error) and attempt < RETRIES
+                if not passing and error.status != 409:
+                    raise
+                refusal = error
+            pause(attempt)
+            found = find()
+            if found is not None:
+                return found
+            if not passing:
+                raise refusal
+
+    def renew(self) -> None:
+        """Close this thread's connection; the next call makes another."""
+        left = self._threads.__dict__.pop("http", None)
+        if left is not None:
+            left.close()
+
+    def wait(self, operation: dict, *, api: str = "aiplatform", version: str = "") -> dict:
+        """Wait for a long-running operation, however long it takes, and give its response."""
+        operations, pause_s = self.service(api, version), 0.05
+        # An endpoint's operations are below the endpoint, Service Usage's below nothing at all.
+        for collection in operation.get("name", "").split("/")[:-1:2]:
+            operations = getattr(operations, collection)()
+        while not operation.get("done"):
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, 5)
+            operation = self.call(operations.get(name=operation["name"]))
+        if "error" in operation:
+            code, text = operation["error"].get("code", 0), operation["error"].get("message", "")
+            status = {7: 403, 8: 429}.get(code, code)  # permission, quota
+            raise CloudError(f"{text or 'unknown'} {self.todo(status, text)}", status=status)
+        return operation.get("response", {})
+
+    def log(self, chosen: str) -> Iterator[dict]:
+        """Entries of Cloud Logging that a filter chooses, oldest first.
+
+        Source: REST v2 entries.list
+        """
+        body = {
+            "resourceNames": [f"projects/{self.project}"], "filter": chosen,
+            "orderBy": "timestamp asc", "pageSize": 1000,
+        }  # fmt: skip
+        while "pageToken" not in body or body["pageToken"]:
+            answer = self.call(self.service("logging").entries().list(body=body), repeatable=True)
+            yield from answer.get("entries", [])
+            body["pageToken"] = answer.get("nextPageToken", "")
+
+    def list(self, collection, key: str, **arguments) -> list[dict]:
+        """Every item of a paged list call."""
+        items, request = [], collection.list(**arguments)
+        while request is not None:
+            answer = self.call(request, repeatable=True)
+            items += answer.get(key, [])
+            request = collection.list_next(request, answer)
+        return items
+
+
+def pause(attempt: int, retry_after: str = "") -> None:
+    """Wait before another try: what the service asks for, else a random share of 2**attempt s,
+    at most of 6 s."""
+    asked_s = float(retry_after) if retry_after.isdigit() else 0
+    time.sleep(min(asked_s, 30) or random.random() * min(2**attempt, 6))
+
+
+def _passing(failure: CloudError) -> bool:
+    """Whether asking again may help."""
+    return failure.status in {0, *RETRIED} and LASTING not in str(failure)

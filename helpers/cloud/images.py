@@ -1,0 +1,223 @@
+"""The images a project needs, built by Cloud Build, kept in Artifact Registry.
+
+The environment image is named by a hash of everything in it (Dockerfile, pinned requirements,
+this package), so a second submit builds nothing. The notebook and its parameters are not in it.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import tarfile
+import time
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
+from helpers.cloud import accounts, buckets, storage
+from helpers.cloud.client import Session
+from helpers.cloud.folders import PACKAGE
+from helpers.errors import CloudError, SettingError
+
+REPOSITORY = "colab-to-cloud"
+LABELS = {"made-by": "colab-to-cloud"}
+DISTRIBUTION = "colab-to-cloud"
+UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
+
+# The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.
+SERVING_VERSION = "2.20.0"
+SERVING_DOCKERFILE = "FROM tensorflow/serving:{version}\n"
+ENVIRONMENT_DOCKERFILE = """\
+FROM {base}
+WORKDIR /app
+COPY requirements.txt requirements.txt
+RUN pip install --no-cache-dir --no-deps -r requirements.txt
+COPY helpers helpers
+ENV PYTHONPATH=/app
+ENTRYPOINT ["python", "-m", "helpers.inside.main"]
+"""
+# What a job imports of this package; a change elsewhere builds no new image.
+JOB = (
+    "__init__.py", "errors.py", "connection.py", "notebooks.py", "training.py",
+    "cloud", "inputs", "inside", "learning", "looks", "tensorflow_cloud",
+)  # fmt: skip
+# What looks like a credential never enters an image, a package or the bucket.
+CREDENTIALS = re.compile(
+    r"(^|/)(\.env.*|.*\.pem|.*\.p12|.*\.key|.*key.*\.json|.*credential.*|.*secret.*|id_rsa.*"
+    r"|\.netrc|\.git|\.ssh|\.config)($|/)",
+    re.IGNORECASE,
+)
+
+
+def environment_image(session: Session, *, accelerator: str | None = None, base: str = "") -> str:
+    """The image training jobs run in; built when nothing with this content exists yet.
+
+    Args:
+        accelerator: with one, TensorFlow's GPU variant.
+        base: image to start from; "" takes TensorFlow's own of the version installed here.
+    Returns:
+        `LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/environment:HASH`
+    Raises:
+        CloudError: the build failed; its last log lines are in the message.
+    """
+    return ensure(session, "environment", environment_files(accelerator, base))
+
+
+def environment_files(accelerator: str | None = None, base: str = "") -> dict[str, bytes]:
+    """What `environment_image` is made of."""
+    if not base:
+        variant = "-gpu" if accelerator else ""
+        base = f"tensorflow/tensorflow:{metadata.version(_tensorflow())}{variant}"
+    files = {
+        "Dockerfile": ENVIRONMENT_DOCKERFILE.format(base=base).encode(),
+        "requirements.txt": requirements().encode(),
+    }
+    for part in JOB:
+        place = PACKAGE / part
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.suffix in (".py", ".j2"):
+                files[f"helpers/{path.relative_to(PACKAGE).as_posix()}"] = path.read_bytes()
+    return files
+
+
+def serving_version() -> str:
+    """TensorFlow Serving's release; the environment variable SERVING_VERSION names another."""
+    return os.environ.get("SERVING_VERSION", SERVING_VERSION)
+
+
+def serving_image(session: Session) -> str:
+    """TensorFlow Serving, copied into the project's own repository."""
+    return ensure(session, "serving", serving_files())
+
+
+def serving_files() -> dict[str, bytes]:
+    """What `serving_image` is made of."""
+    return {"Dockerfile": SERVING_DOCKERFILE.format(version=serving_version()).encode()}
+
+
+def requirements() -> str:
+    """What the job installs: this environment's own versions, pinned.
+
+    A job runs what its author prototyped with. TensorFlow itself comes with the base image.
+    """
+    skipped = {"tensorflow", "tensorflow-cpu", DISTRIBUTION}
+    pinned: dict[str, str] = {}
+    ours = metadata.requires(DISTRIBUTION) or []
+    todo = [r for r in ours if "extra ==" not in r or r.startswith(("keras", "tensorboard"))]
+    while todo:
+        requirement = Requirement(todo.pop())
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        extras = [{"extra": extra} for extra in ("", "tensorflow", *requirement.extras)]
+        wanted = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
+        if not wanted or name in pinned or name in skipped:
+            continue
+        pinned[name] = metadata.version(name)
+        todo += [line for line in metadata.requires(name) or [] if "extra ==" not in line]
+    return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
+
+
+def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
+    """The image made of these files; built only when its content hash is not there yet."""
+    refused = [path for path in files if CREDENTIALS.search(path)]
+    if refused:
+        raise SettingError(
+            f"{', '.join(refused)} looks like a credential and stays out of the image."
+        )
+    buckets.find_bucket(session)
+    package = pack(files)
+    tag = _tag(package)
+    image = f"{session.location}-docker.pkg.dev/{session.project}/{REPOSITORY}/{name}:{tag}"
+    if is_built(session, name, tag):
+        print(f"Image {name}:{tag} is there already; nothing to build.")
+        return image
+    create_repository(session)
+    source = f"images/{name}-{tag}.tgz"
+    storage.write_bytes(session, package, f"gs://{session.bucket}/{source}")
+    _build(session, image, source)
+    return image
+
+
+def is_built(session: Session, name: str, content: str | dict[str, bytes]) -> bool:
+    """Whether the repository holds the image of that tag, or made of these files."""
+    tag = content if isinstance(content, str) else _tag(pack(content))
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    repository = f"{session.parent}/repositories/{REPOSITORY}"
+    tag_name = f"{repository}/packages/{name}/tags/{tag}"
+    found = session.call(repositories.packages().tags().get(name=tag_name), unless=404)
+    return found is not None
+
+
+def create_repository(session: Session) -> bool:
+    """Make the project's Artifact Registry repository unless it exists; True if it was made."""
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    body = {"format": "DOCKER", "labels": LABELS}
+    request = repositories.create(parent=session.parent, repositoryId=REPOSITORY, body=body)
+    operation = session.call(request, repeatable=True, unless=409)
+    if operation:
+        session.wait(operation, api="artifactregistry")
+    return operation is not None
+
+
+def pack(files: dict[str, bytes]) -> bytes:
+    """A .tgz whose bytes depend on nothing but the files."""
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(files):
+            member = tarfile.TarInfo(path)
+            member.size, member.mode = len(files[path]), 0o644
+            tar.addfile(member, io.BytesIO(files[path]))
+    return gzip.compress(raw.getvalue(), mtime=0)
+
+
+def _tag(package: bytes) -> str:
+    return hashlib.sha256(package).hexdigest()[:16]
+
+
+def _build(session: Session, image: str, source: str) -> None:
+    builds = session.service("cloudbuild").projects().locations().builds()
+    steps = [{"name": "gcr.io/cloud-builders/docker", "args": ["build", "-t", image, "."]}]
+    body = {
+        "source": {"storageSource": {"bucket": session.bucket, "object": source}},
+        "steps": steps, "images": [image], "timeout": "1800s", "tags": [DISTRIBUTION],
+        "options": {"logging": "CLOUD_LOGGING_ONLY"},
+    }  # fmt: skip
+    if accounts.find(session, accounts.BUILD_AS):
+        body["serviceAccount"] = accounts.name(session, accounts.BUILD_AS)
+
+    def find() -> dict | None:
+        made = session.list(builds, "builds", parent=session.parent)
+        fine = [build for build in made if build["status"] in (*UNDER_WAY, "SUCCESS")]
+        same = (build for build in fine if build.get("images") == [image])
+        return next(({"metadata": {"build": build}} for build in same), None)
+
+    started = session.create(builds.create(parent=session.parent, body=body), find)
+    build, pause_s, shown = started["metadata"]["build"], 0.1, ""
+    name = f"{session.parent}/builds/{build['id']}"
+    start = time.monotonic()
+    while build["status"] in UNDER_WAY:
+        if build["status"] != shown:
+            shown = build["status"]
+            clock = f"{time.monotonic() - start:.0f} s"
+            print(f"build {build['id'][:8]} {shown} {clock} {build.get('logUrl', '')}")
+        time.sleep(pause_s)
+        pause_s = min(pause_s * 1.5, 5)
+        build = session.call(builds.get(name=name))
+    print(f"build {build['id'][:8]} {build['status']} {time.monotonic() - start:.0f} s")
+    if build["status"] != "SUCCESS":
+        log = f'resource.type="build" AND resource.labels.build_id="{build["id"]}"'
+        lines = [entry.get("textPayload", "") for entry in session.log(log)][-20:]
+        raise CloudError(
+            f"Building {image} ended {build['status']}: {build.get('statusDetail', '')}\n"
+            + "\n".join(lines)
+        )
+
+
+def _tensorflow() -> str:
+    for name in ("tensorflow", "tensorflow-cpu"):
+        try:
+            metadata.version(name)
+            return name
+        except metadata.PackageNotFoundError:
+            continue
+    raise SettingError('TensorFlow is not installed. pip install "colab-to-cloud[tensorflow]"')

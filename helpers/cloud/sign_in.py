@@ -1,0 +1,54 @@
+"""Who calls Google: sign-in of Colab, else Application Default Credentials."""
+
+import os
+import sys
+
+from google.auth.credentials import Credentials
+
+from helpers.errors import SettingError
+
+SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+
+
+# How one signs in, by where this runs.
+SIGN_IN = {
+    "Colab": "Run this cell again and allow Colab's question",
+    "Colab Enterprise": "Take a runtime with end-user credentials or an attached account",
+    "Workbench": "Attach a service account to the instance",
+    "job": "Give the job a run-as account: 00_setup.ipynb makes one",
+    "": "Run `gcloud auth application-default login` in a terminal, open this notebook in Colab",
+}
+
+
+def _place() -> str:
+    """Where this runs, as SIGN_IN names it; Jupyter, papermill and scripts are one: ""."""
+    product = os.environ.get("VERTEX_PRODUCT", "")  # google.colab is in Colab Enterprise too
+    if "CLOUD_ML_JOB_ID" in os.environ:
+        return "job"
+    if product:
+        return "Colab Enterprise" if product == "COLAB_ENTERPRISE" else "Workbench"
+    return "Colab" if "google.colab" in sys.modules else ""
+
+
+def sign_in(project: str) -> Credentials:
+    import google.auth
+    from google.auth.exceptions import DefaultCredentialsError
+    from google.oauth2 import service_account
+
+    place = _place()
+    if place == "Colab":
+        from google.colab import auth
+
+        auth.authenticate_user(project_id=project)
+    try:
+        credentials, _ = google.auth.default(scopes=SCOPES)
+    except DefaultCredentialsError as error:
+        raise SettingError(
+            f'CLOUD="google" found nobody signed in. {SIGN_IN[place]}, or use CLOUD="local".'
+        ) from error
+    if isinstance(credentials, service_account.Credentials):
+        raise SettingError(
+            "GOOGLE_APPLICATION_CREDENTIALS names a service account's key file; keys leak and do "
+            f"not expire. Unset it and delete the key. {SIGN_IN[place]}."
+        )
+    return credentials

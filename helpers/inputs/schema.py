@@ -1,0 +1,61 @@
+"""What a saved model takes and answers, as OpenAPI words it; stored beside the model as YAML."""
+
+import zlib
+
+import numpy as np
+import pandas as pd
+
+from helpers.inputs import table as data
+
+MISSING = float(np.finfo("float32").min)  # a missing number on the wire, as JSON has no NaN
+LEVELS = 50  # a text column with more levels than this has no list of them
+
+
+def instance(table) -> dict:
+    """The shape of one row: its columns in order, with the ranges and levels seen in training.
+
+    Beyond OpenAPI: `example`, a row to try; `x-missing`, what stands for a gap; `x-packed`, the
+    signature that takes rows as bytes.
+    """
+    example = table.proposed[list(table.features)].iloc[0]
+    return {
+        "title": table.name,
+        "type": "object",
+        "required": list(table.features),
+        "properties": {name: _column(table, name) for name in table.features},
+        "example": {name: None if pd.isna(value) else value for name, value in example.items()},
+        "x-missing": {"number": MISSING, "string": ""},
+        "x-packed": packed(table),
+    }
+
+
+def prediction(table) -> dict:
+    """The shape of one answer: a number in `x-unit`, or a class and one probability a class."""
+    about = {"title": table.target, "type": "number", "x-task": table.task, "x-unit": table.unit}
+    if table.task == "regression":
+        return about
+    properties = {table.target: {"type": "string", "enum": list(table.classes)}}
+    properties |= {data.probability_name(name): {"type": "number"} for name in table.classes}
+    return about | {"type": "object", "properties": properties}
+
+
+def packed(table) -> str:
+    """The signature that takes rows as bytes, or "" for a table that is not numbers alone.
+
+    Its name depends on the columns and classes: a client that looked at another model's schema is
+    refused, where bytes alone would be misread.
+    """
+    if any(kind != "number" for kind in table.kinds.values()):
+        return ""
+    names = "\n".join([*table.features, "", *table.classes])
+    return f"packed_{zlib.crc32(names.encode()):08x}"
+
+
+def _column(table, name: str) -> dict:
+    seen = table.train[name].dropna()
+    nullable = {"nullable": len(seen) < len(table.train)}
+    if table.kinds[name] == "number":
+        ends = {"minimum": float(seen.min()), "maximum": float(seen.max())} if len(seen) else {}
+        return {"type": "number"} | nullable | ends
+    levels = sorted(set(seen))
+    return {"type": "string"} | nullable | ({"enum": levels} if len(levels) <= LEVELS else {})

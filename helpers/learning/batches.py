@@ -1,0 +1,119 @@
+"""Rows as model input, from memory or from disk; an epoch's number alone gives their order."""
+
+import pandas as pd
+import tensorflow as tf
+
+from helpers.errors import SettingError
+from helpers.inputs import shards
+from helpers.learning.strategy import several
+
+
+def batches(
+    table,
+    frame: pd.DataFrame | shards.Rows,
+    *,
+    batch_size: int,
+    seed: int | None = None,
+    start_epoch: int = 0,
+    start_step: int = 0,
+) -> tf.data.Dataset:
+    """Rows as model input: tensors in memory, or what `data.rows` keeps on disk, streamed.
+
+    Under several workers (`helpers.strategy`) each gets its share of every batch's rows, and
+    `batch_size` is that of all together. Where the last batch can't be shared equally, weights
+    keep its gradient that of the whole batch; the logged training loss counts them too.
+
+    Args:
+        frame: rows with the table's features, and its target if labels are wanted. Those on disk
+            are dealt out at random to files; an epoch takes the files in a new order, the rows
+            within each too. They need a `seed`.
+        seed: None gives one pass in order. A number gives epoch after epoch without end, each row
+            once an epoch; the order depends on the seed and the epoch's number alone, so that
+            training which stopped can go on at `start_epoch`. Give `steps_per_epoch` to fit.
+        start_step: steps of the first epoch to leave out.
+    Returns:
+        ({column: (batch,)}, labels (batch,)); labels are float32 in the target's unit, or class
+        indexes. An epoch's last batch holds what is left.
+    """
+    streamed = isinstance(frame, shards.Rows)
+    if batch_size < 1 or (streamed and seed is None):
+        raise SettingError(
+            f"batch_size={batch_size}, seed={seed}; expected 1 or more, and a seed for many files."
+        )
+    labelled = streamed or table.target in frame
+    columns = table.features + (table.target,) * labelled
+    levels = frame.levels if streamed else shards.levels(table, frame)
+    texts = {name: tf.constant([*levels[name], "\0"]) for name in levels}
+    mix = tf.random.experimental.stateless_shuffle
+
+    def take(matrix):  # (n, columns) -> model input, (n,) each
+        parts = dict(zip(columns, tf.unstack(matrix, len(columns), axis=1), strict=True))
+        labels = parts.pop(table.target, None)
+        for name in parts.keys() & texts.keys():
+            parts[name] = tf.gather(texts[name], tf.cast(parts[name], "int32"))
+        if not labelled:
+            return parts
+        return parts, labels if table.task == "regression" else tf.cast(labels, "int64")
+
+    if streamed:
+        files = tf.constant(frame.files)
+
+        def epoch(number):
+            def part(file):
+                values = tf.io.decode_raw(tf.io.read_file(file), "float32")
+                return take(mix(tf.reshape(values, [-1, len(columns)]), [seed, number]))
+
+            return tf.data.Dataset.from_tensor_slices(mix(files, [seed, number])).map(part)
+    else:
+        matrix = tf.constant(shards.matrix(frame, columns, levels))
+        piece = max(1, shards.PART_BYTES // (4 * len(columns)))  # rows: far faster than a batch
+
+        def epoch(number):
+            order = tf.data.Dataset.from_tensors(mix(tf.range(len(frame)), [seed, number]))
+            return order.rebatch(piece).map(lambda index: take(tf.gather(matrix, index)))
+
+    if seed is None:
+        found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
+    else:
+        epochs = tf.data.Dataset.counter(start_epoch)
+        found = epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
+
+    def share(about) -> tf.data.Dataset:
+        workers, place = about.num_input_pipelines, about.input_pipeline_id
+
+        def mine(*batch):
+            total = tf.shape(tf.nest.flatten(batch)[0])[0]
+            size = -(-total // workers)
+            kept = tf.nest.map_structure(lambda x: x[place * size : (place + 1) * size], batch)
+            if seed is None or not labelled:
+                return kept if labelled else kept[0]
+            # a worker's loss is the mean of its own rows, of which the last batch has unlike many
+            own = tf.shape(kept[1])[0]
+            weight = tf.cast(workers * own, "float32") / tf.cast(total, "float32")
+            return (*kept, tf.fill([own], weight))
+
+        return _beside(found.map(mine))
+
+    together = several()
+    return together.distribute_datasets_from_function(share) if together else _beside(found)
+
+
+def _beside(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Made beside the training step, which needs the cores more than this does."""
+    options = tf.data.Options()
+    options.threading.max_intra_op_parallelism = 1
+    options.autotune.enabled = False
+    return batches.prefetch(2).with_options(options)
+
+
+def steps_per_execution(steps_per_epoch: int) -> int:
+    """How many training steps Keras should run in one call, so that Python is not the brake.
+
+    A divisor of `steps_per_epoch`, because an execution must not cross an epoch: the largest up to
+    512, or the next larger one where that is under 32. 1 under several workers.
+    """
+    if several():
+        return 1
+    divisors = [n for n in range(1, steps_per_epoch + 1) if steps_per_epoch % n == 0]
+    small = max(n for n in divisors if n <= 512)
+    return small if small >= 32 else next((n for n in divisors if n > 512), small)

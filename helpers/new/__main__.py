@@ -1,0 +1,26 @@
+"""python -m helpers.new churn --data path.csv --target churned [--folder …]"""
+
+import argparse
+import sys
+
+from helpers.errors import HelpersError
+from helpers.new.project import new
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m helpers.new")
+    parser.add_argument("name")
+    parser.add_argument("--data", required=True, help="a CSV file")
+    parser.add_argument("--target", required=True, help="the column to predict")
+    parser.add_argument("--folder", default=".", help="where the project's folder goes")
+    asked = parser.parse_args(arguments)
+    try:
+        new(asked.name, asked.data, asked.target, folder=asked.folder)
+    except HelpersError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

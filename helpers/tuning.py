@@ -1,0 +1,203 @@
+"""Search for the best parameters of a notebook: its trials run as one tuning job."""
+
+import json
+import math
+import re
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+from tqdm import tqdm
+
+from helpers.cloud import images, storage
+from helpers.cloud.client import Session
+from helpers.cloud.jobs import Run, check, create, machine_spec, outcome
+from helpers.cloud.links import console
+from helpers.errors import JobError, NotFoundError, SettingError, near
+from helpers.inputs.metrics import reported
+from helpers.notebooks import NotebookFile, check_parameters, find_notebook
+from helpers.training import job_spec, stage
+
+
+@dataclass(frozen=True)
+class Tuning(Run):
+    """A tuning job; everything that trial N leaves is below `base_uri`/N/."""
+
+    kind: ClassVar[str] = "hyperparameterTuningJobs"
+    base_uri: str
+    metric: str
+    goal: str
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row a trial, the best first, named by its id: `state`, the metric (NaN when it
+        failed), its parameters, and why it failed."""
+        rows, names = self.resource().get("trials", []), {}
+        for trial in rows:
+            names |= _values(trial)
+        frame = pd.DataFrame(
+            [
+                {"state": trial["state"], self.metric: _measured(trial), **_values(trial)}
+                | {"reason": trial.get("infeasibleReason", "")}
+                for trial in rows
+            ],
+            index=pd.Index([int(trial["id"]) for trial in rows], name="trial"),
+            columns=["state", self.metric, *names, "reason"],
+        )
+        return frame.sort_values(self.metric, ascending=self.goal == "minimize")
+
+    @property
+    def best(self) -> dict:
+        """The values of the best trial, by parameter."""
+        trials = {int(trial["id"]): trial for trial in self.resource()["trials"]}
+        return _values(trials[self.trials.index[0]])
+
+
+def tune(
+    session: Session,
+    notebook: str,
+    *,
+    search: dict[str, tuple | list],
+    metric: str,
+    goal: str = "minimize",
+    parameters: dict | None = None,
+    trials: int = 8,
+    parallel: int = 2,
+    machine_type: str = "n1-standard-4",
+    accelerator: str | None = None,
+    spot: bool = False,
+    timeout_s: int = 3600,
+    labels: dict[str, str] | None = None,
+) -> Tuning:
+    """Find a notebook's best parameters: the service chooses the values of each trial by what the
+    trials before it measured.
+
+    Args:
+        search: by parameter `(low, high)`, `(low, high, "log")` or a list of values.
+        metric: a number of the metrics.json that the notebook writes into OUTPUT_DIR, such as
+            "mae"; in a trial `data.load` gives it validation rows to measure it on.
+        goal: "minimize" or "maximize".
+        parameters: values that all trials share.
+        trials: how many; a failed one counts, and more than half failed end the search.
+        parallel: how many at once; each has a machine of its own.
+        timeout_s: the service stops a trial after this many seconds.
+    Raises:
+        SettingError: something is not usable; nothing was created.
+        JobError: the search failed, or its first trial does not report the metric.
+    Source: REST v1 projects.locations.hyperparameterTuningJobs.create
+    """
+    labels = dict(labels or {})
+    check(machine_type, labels, timeout_s=timeout_s)
+    file = find_notebook(notebook, session)
+    parameters = check_parameters(file.path, parameters or {})
+    if goal not in ("minimize", "maximize") or not re.fullmatch(r"\S+", metric):
+        raise SettingError(
+            f'metric="{metric}", goal="{goal}"; expected a name of metrics.json without spaces, '
+            'and "minimize" or "maximize".'
+        )
+    if min(trials, parallel) < 1 or not search:
+        raise SettingError(
+            f"{len(search)} parameters to search, trials={trials}, parallel={parallel}; "
+            "expected 1 or more of each."
+        )
+    study = {
+        "metrics": [{"metricId": metric, "goal": goal.upper()}],
+        "parameters": [_parameter(file, name, values) for name, values in search.items()],
+    }
+    parallel, hours = min(parallel, trials), trials * timeout_s / 3600
+    print(f"Trials:   {trials} of {', '.join(search)}, {parallel} at once; {goal} {metric}")
+    print(f"Machines: {parallel} × {machine_type}, at most {hours:g} machine-hours in all")
+    machine = machine_spec(machine_type, accelerator)
+    display_name, base_uri, pool = stage(session, file, parameters, machine, f"--metric={metric}")
+    body = {
+        "displayName": display_name,
+        "labels": labels | images.LABELS,
+        "studySpec": study,
+        "maxTrialCount": trials,
+        "parallelTrialCount": parallel,
+        "maxFailedTrialCount": trials // 2 + 1,
+        "trialJobSpec": job_spec(session, [pool], base_uri, timeout_s, spot),
+    }
+    name = create(session, Tuning.kind, body)
+    tuning = Tuning(session, name, base_uri, metric, goal)
+    print(f"Job:      {console(session, 'tuning', tuning.number)}")
+    job = _follow(tuning, trials)
+    if job["state"] != "JOB_STATE_SUCCEEDED":
+        state, reason = outcome(job)
+        raise JobError(
+            f"Tuning job {tuning.number} {state}: {reason}\n"
+            f"Everything its trials left: {base_uri}/",
+            job=tuning,
+        )
+    return tuning
+
+
+def _parameter(file: NotebookFile, name: str, values: tuple | list) -> dict:
+    """A ParameterSpec; every value is one the notebook takes."""
+    given, scale = values if isinstance(values, tuple | list) else (), "linear"
+    if isinstance(values, tuple) and len(values) == 3:
+        *given, scale = values
+    kept = [check_parameters(file.path, {name: value})[name] for value in given]
+    numbers = bool(kept) and all(type(value) in (int, float) for value in kept)
+    about = {"parameterId": name}
+    if isinstance(values, list) and numbers:
+        return about | {"discreteValueSpec": {"values": sorted({float(v) for v in kept})}}
+    if isinstance(values, list) and kept:
+        return about | {"categoricalValueSpec": {"values": list(dict.fromkeys(map(str, kept)))}}
+    floor = {"linear": -math.inf, "log": 0}.get(scale, math.inf)
+    if not numbers or len(kept) != 2 or not floor < kept[0] < kept[1]:
+        raise SettingError(
+            f'search["{name}"] is {values!r}; expected (low, high) with low below high, '
+            '(low, high, "log") with low above 0, or a list of values.'
+        )
+    kind, number = ("integer", str) if type(kept[0]) is int else ("double", float)
+    ends = {"minValue": number(kept[0]), "maxValue": number(kept[1])}
+    return about | {f"{kind}ValueSpec": ends, "scaleType": f"UNIT_{scale.upper()}_SCALE"}
+
+
+def _follow(tuning: Tuning, count: int) -> dict:
+    """One line a trial until the job has ended; the job as it is then."""
+    seen = set()
+    with tqdm(total=count, desc="trials", unit="trial", file=sys.stdout) as bar:
+        for job in tuning.follow():
+            ended = [trial for trial in job.get("trials", []) if "endTime" in trial]
+            for trial in ended:
+                if trial["id"] in seen:
+                    continue
+                seen.add(trial["id"])
+                pairs = ({tuning.metric: _measured(trial)} | _values(trial)).items()
+                said = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs]
+                tqdm.write(f"trial {trial['id']} {' '.join(said)}", file=sys.stdout)
+                bar.update()
+            if ended and not any("finalMeasurement" in trial for trial in ended):
+                _check_metric(tuning, ended[0])
+    return job
+
+
+def _check_metric(tuning: Tuning, trial: dict) -> None:
+    """Stop the search when a notebook that ran to its end did not report the metric."""
+    try:
+        uri = f"{tuning.base_uri}/{trial['id']}/metrics.json"
+        found = reported(json.loads(storage.read_bytes(tuning.session, uri)))
+    except NotFoundError:
+        return  # a cell raised; in the next trial it may not
+    if tuning.metric not in found:
+        tuning.cancel()
+        raise JobError(
+            f'The notebook reports no metric "{tuning.metric}".{near(tuning.metric, found)} The '
+            f"search was stopped after trial {trial['id']}: {tuning.base_uri}/",
+            job=tuning,
+        )
+
+
+def _values(trial: dict) -> dict:
+    """A trial's values; whole numbers, which the service gives as 32.0, are 32."""
+    values = {given["parameterId"]: given["value"] for given in trial["parameters"]}
+    whole = {k: int(v) for k, v in values.items() if isinstance(v, float) and v.is_integer()}
+    return values | whole
+
+
+def _measured(trial: dict) -> float:
+    metrics = trial.get("finalMeasurement", {}).get("metrics", [{}])
+    return metrics[0].get("value", math.nan)
