@@ -11,7 +11,7 @@ from google.cloud import aiplatform_v1, aiplatform_v1beta1
 from google.protobuf import json_format
 
 import helpers
-from helpers.emulator import app, discovery
+from helpers.emulator.front import app, discovery
 from tests.rooms import rooms
 from tests.test_train import SMALL, notebook
 

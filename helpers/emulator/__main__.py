@@ -43,8 +43,8 @@ def main() -> int:
 
 def serve(folder: Path, port: int) -> int:
     """Stay in the foreground until stopped or idle."""
-    from helpers.emulator.app import App
-    from helpers.emulator.calls import Cloud
+    from helpers.emulator.front.app import App
+    from helpers.emulator.front.calls import Cloud
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     with _alone(folder):
@@ -94,7 +94,7 @@ def status(folder: Path) -> int:
 
 def preempt(folder: Path, job: str, replica: str) -> int:
     """Have the machine of a training job's replica taken back; a test's word."""
-    from helpers.emulator import jobs
+    from helpers.emulator.services import jobs
 
     jobs.preempt(folder, job, replica)
     print(f"{replica} of job {job} is told, killed after the grace time, and starts again.")

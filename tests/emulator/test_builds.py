@@ -8,8 +8,8 @@ import pytest
 
 from helpers.cloud import images, storage
 from helpers.cloud.client import Session
-from helpers.emulator.builds import image
-from helpers.emulator.calls import Cloud
+from helpers.emulator.front.calls import Cloud
+from helpers.emulator.services.builds import image
 from helpers.emulator.state import State
 from helpers.errors import CloudError, SettingError
 

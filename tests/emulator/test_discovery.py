@@ -5,9 +5,9 @@ import re
 import pytest
 from google.cloud.aiplatform_v1 import types
 
-from helpers.emulator import app, calls, discovery
-from helpers.emulator.filters import compile_filter
-from helpers.emulator.rules import ENUM_NUMBERS
+from helpers.emulator.front import app, calls, discovery
+from helpers.emulator.front.filters import compile_filter
+from helpers.emulator.front.rules import ENUM_NUMBERS
 
 AIPLATFORM = discovery._documents("v1")[0]
 REQUESTS = {

@@ -356,7 +356,7 @@ def test_stopping_the_local_cloud_cancels_its_jobs(start_emulator):
 
 
 def test_the_supervisor_needs_only_the_standard_library():
-    source = Path(__file__).parents[2] / "helpers" / "emulator" / "replica.py"
+    source = Path(__file__).parents[2] / "helpers" / "emulator" / "servers" / "replica.py"
     imported = {line.split()[1] for line in source.read_text().splitlines()
                 if line.startswith(("import ", "from "))}  # fmt: skip
     assert imported <= sys.stdlib_module_names

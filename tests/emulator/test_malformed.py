@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import storage
-from helpers.emulator import app, discovery
+from helpers.emulator.front import app, discovery
 from tests.emulator.conftest import start
 
 PARENT = "/v1/projects/local/locations/us-central1"

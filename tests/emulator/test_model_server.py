@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-import helpers.emulator
+from helpers.emulator.servers import PROGRAMS
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import ROWS, saved_models  # noqa: F401
 
-PROGRAM = Path(helpers.emulator.__file__).with_name("model_server.py")
+PROGRAM = PROGRAMS / "model_server.py"
 
 
 class Server:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import helpers.emulator
-from helpers.emulator import app, discovery
+from helpers.emulator.front import app, discovery
 
 
 def test_the_table_names_every_method_and_no_other():

@@ -8,17 +8,16 @@ import pickle
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import joblib
 import pytest
 from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier
 
-import helpers.emulator
+from helpers.emulator.servers import PROGRAMS
 from tests.emulator.conftest import until
 
-PROGRAM = Path(helpers.emulator.__file__).with_name("sklearn_server.py")
+PROGRAM = PROGRAMS / "sklearn_server.py"
 
 
 @pytest.fixture

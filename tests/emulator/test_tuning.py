@@ -5,7 +5,7 @@ import os
 import pytest
 from googleapiclient.errors import HttpError
 
-from helpers.emulator.tuning import suggest
+from helpers.emulator.services.tuning import suggest
 from tests.emulator.conftest import Emulator, until
 from tests.emulator.test_jobs import ENDED
 

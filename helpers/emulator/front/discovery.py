@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, unquote
 import googleapiclient
 import orjson
 
-from helpers.emulator.calls import HANDLERS, ApiError
-from helpers.emulator.filters import filter_fields, order_fields
-from helpers.emulator.rules import ENUM_NUMBERS
+from helpers.emulator.front.calls import HANDLERS, ApiError
+from helpers.emulator.front.filters import filter_fields, order_fields
+from helpers.emulator.front.rules import ENUM_NUMBERS
 
 DOCUMENTS = {
     "v1": ["aiplatform.v1", "artifactregistry.v1", "cloudbuild.v1", "iam.v1", "serviceusage.v1",

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import orjson
 
-from helpers.emulator.calls import ApiError, Call, Cloud, method, now
-from helpers.emulator.filters import compile_filter
+from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now
+from helpers.emulator.front.filters import compile_filter
 
 ID_LABEL = {"ml_job": "job_id", "build": "build_id"}  # every other type: "endpoint_id"
 

@@ -17,8 +17,9 @@ import shutil
 import threading
 from pathlib import Path
 
-from helpers.emulator import calls, jobs, operations
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now
+from helpers.emulator.front import calls
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
+from helpers.emulator.services import jobs, operations
 
 log = logging.getLogger("helpers.emulator")
 ID = "aiplatform.projects.locations.hyperparameterTuningJobs."

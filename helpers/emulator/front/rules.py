@@ -7,7 +7,7 @@ description in the discovery document), [D] cloud.google.com/vertex-ai/docs, [E]
 import re
 from collections.abc import Callable, Iterator
 
-from helpers.emulator.calls import ApiError
+from helpers.emulator.front.calls import ApiError
 
 # Numbers of enum values that are not their place in the document's list [P]; keyed by the first
 # value's name. Every other enum of the emulated methods counts from 0.

@@ -13,7 +13,7 @@ import json
 import random
 from collections import Counter
 
-from helpers.emulator.calls import ApiError
+from helpers.emulator.front.calls import ApiError
 
 # Answered instead of the call; a connection dropped before the call has its effect, and after it;
 # an answer that comes late; an answer of which half arrives.

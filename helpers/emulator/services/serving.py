@@ -21,9 +21,10 @@ from pathlib import Path
 
 import httptools
 
-from helpers.emulator import builds, logs, registry
-from helpers.emulator.calls import ApiError, Cloud
-from helpers.emulator.services import project_number
+from helpers.emulator.front.calls import ApiError, Cloud
+from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import builds, logs, registry
+from helpers.emulator.services.projects import project_number
 
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
@@ -176,10 +177,10 @@ class ModelServer:
             ApiError: an image that can't be emulated, or one Google's health checks won't reach.
         """
         uri, spec = self.spec["imageUri"], self.spec
-        ours = [sys.executable, "-P", str(Path(__file__).with_name("model_server.py"))]
+        ours = [sys.executable, "-P", str(PROGRAMS / "model_server.py")]
         prebuilt = PREBUILT.fullmatch(uri)
         if prebuilt and prebuilt[1] == "sklearn":  # takes all from the environment
-            return [*ours[:-1], str(Path(__file__).with_name("sklearn_server.py"))]
+            return [*ours[:-1], str(PROGRAMS / "sklearn_server.py")]
         if prebuilt:
             flags = {"model_base_path": self.folder, "rest_api_port": self.port}
             return [*ours, "--prebuilt", *(f"--{name}={value}" for name, value in flags.items())]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import orjson
 
-from helpers.emulator import batch_rows, buckets, calls, logs, operations, registry
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now
-from helpers.emulator.serving import Answer, ModelServer
+from helpers.emulator.front import calls
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
+from helpers.emulator.services import batch_rows, buckets, logs, operations, registry
+from helpers.emulator.services.serving import Answer, ModelServer
 
 log = logging.getLogger("helpers.emulator")
 ID = "aiplatform.projects.locations.batchPredictionJobs."

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from helpers.emulator.filters import compile_filter, sort_key
+from helpers.emulator.front.filters import compile_filter, sort_key
 from helpers.emulator.state import State
 
 HANDLERS: dict[str, Callable] = {}  # method id → handler

@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now, on_start, page
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, on_start, page
 
 log = logging.getLogger("helpers.emulator")
 WORK: dict[str, Callable] = {}

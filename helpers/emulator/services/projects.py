@@ -10,8 +10,8 @@ import os
 import re
 from urllib.parse import unquote
 
-from helpers.emulator import operations
-from helpers.emulator.calls import ApiError, Call, found, method, page
+from helpers.emulator.front.calls import ApiError, Call, found, method, page
+from helpers.emulator.services import operations
 
 KNOWN = {
     f"{name}.googleapis.com"

@@ -9,8 +9,8 @@ import shutil
 import threading
 from pathlib import Path
 
-from helpers.emulator import buckets, operations
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now, page, patch
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, page, patch
+from helpers.emulator.services import buckets, operations
 from helpers.emulator.state import State
 
 TYPE = "type.googleapis.com/google.cloud.aiplatform.v1."

@@ -26,9 +26,11 @@ from pathlib import Path
 
 import psutil
 
-from helpers.emulator import buckets, builds, calls, logs, operations
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now
-from helpers.emulator.services import project_number
+from helpers.emulator.front import calls
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
+from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import buckets, builds, logs, operations
+from helpers.emulator.services.projects import project_number
 from helpers.emulator.state import StateError
 
 log = logging.getLogger("helpers.emulator")
@@ -86,7 +88,7 @@ class Replica:
     def launch(self, spec: dict) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "spec.json").write_text(json.dumps(spec))
-        program = [sys.executable, "-I", "-S", Path(__file__).with_name("replica.py"), self.folder]
+        program = [sys.executable, "-I", "-S", PROGRAMS / "replica.py", self.folder]
         with open(self.folder / "supervisor.log", "ab") as said:
             self.process = subprocess.Popen(
                 program, env=_kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
@@ -534,7 +536,7 @@ def _own_pip(home: Path, env: dict[str, str]) -> str:
     """Give a replica a `pip` that leaves this machine's packages alone (job_pip.py)."""
     binaries, packages = home / "bin", str(home / "packages")
     binaries.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = [sys.executable, "-I", str(Path(__file__).with_name("job_pip.py")), packages]
+    program = [sys.executable, "-I", str(PROGRAMS / "job_pip.py"), packages]
     for name in ("pip", "pip3"):
         (binaries / name).write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
         (binaries / name).chmod(0o700)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import orjson
 from starlette.responses import Response
 
-from helpers.emulator import operations, registry, rules
-from helpers.emulator.calls import (
+from helpers.emulator.front import rules
+from helpers.emulator.front.calls import (
     ApiError,
     Call,
     Cloud,
@@ -30,8 +30,9 @@ from helpers.emulator.calls import (
     patch,
     read_body,
 )  # fmt: skip
-from helpers.emulator.services import project_number
-from helpers.emulator.serving import START_S, Answer, ModelServer
+from helpers.emulator.services import operations, registry
+from helpers.emulator.services.projects import project_number
+from helpers.emulator.services.serving import START_S, Answer, ModelServer
 
 ID = "aiplatform.projects.locations.endpoints."
 TYPE = registry.TYPE

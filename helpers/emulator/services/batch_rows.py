@@ -13,8 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from helpers.emulator import buckets
-from helpers.emulator.calls import ApiError, Cloud
+from helpers.emulator.front.calls import ApiError, Cloud
+from helpers.emulator.services import buckets
 
 NAMES = ("prediction.results-00000-of-00001", "prediction.errors_stats-00000-of-00001")
 BATCH_SIZE = 64  # [P] ManualBatchTuningParameters.batch_size

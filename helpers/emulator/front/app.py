@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from helpers.emulator import discovery, rules
-from helpers.emulator.calls import (
+from helpers.emulator.front import discovery, rules
+from helpers.emulator.front.calls import (
     BUSY,
     ON_START,
     ON_STOP,
@@ -26,11 +26,11 @@ from helpers.emulator.calls import (
     Cloud,
     read_body,
 )
-from helpers.emulator.faults import Faults, drop
+from helpers.emulator.front.faults import Faults, drop
 
 # Importing a service registers its methods.
 SERVICES = (
-    "operations", "buckets", "builds", "services", "logs", "jobs", "tuning", "registry",
+    "operations", "buckets", "builds", "projects", "logs", "jobs", "tuning", "registry",
     "endpoints", "batch",
 )  # fmt: skip
 BODY_BYTES = 8 * 2**20
@@ -47,7 +47,7 @@ class App:
         self.cloud, self.last_call_s = cloud, time.monotonic()
         self.faults = Faults(os.environ.get("LOCAL_CLOUD_FAULTS") or "{}")
         for name in SERVICES:
-            importlib.import_module(f"helpers.emulator.{name}")
+            importlib.import_module(f"helpers.emulator.services.{name}")
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from helpers.emulator import buckets, logs, operations
-from helpers.emulator.calls import ApiError, Call, Cloud, found, method, now, page
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, page
+from helpers.emulator.services import buckets, logs, operations
 
 METADATA = "type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata"
 BUILD = "type.googleapis.com/google.devtools.cloudbuild.v1.Build"
