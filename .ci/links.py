@@ -29,7 +29,7 @@ if "google.colab" in sys.modules and "{version}" not in ours:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", get], check=True)
 sys.path += ["..", "../.."]  # a checkout, seen from its notebooks
 found = getattr(util.find_spec("helpers"), "submodule_search_locations", "nowhere")
-if not machinery.PathFinder.find_spec("project_setup", found):
+if not machinery.PathFinder.find_spec("notebooks", found):
     raise ImportError(f"helpers is in {{found}}; install or put first: {{ours or get!r}}")
 """
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from helpers import storage
+from helpers.cloud import buckets
 from helpers.inside import main as container_main
 from tests.emulator.conftest import Emulator, start, until
 
@@ -51,7 +52,7 @@ time.sleep(600)
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
     running = start(tmp_path_factory.mktemp("container") / "state", LOCAL_CLOUD_GRACE_S="9")
-    storage.create_bucket(running.session)
+    buckets.create_bucket(running.session)
     yield running
     running.stop()
 

@@ -299,7 +299,7 @@ def install(folder: Path, version: str = "0.1.0") -> Path:
     """What a wheel of this package leaves in a site-packages folder."""
     package = folder / "helpers"
     package.mkdir(parents=True)
-    for name in ("__init__.py", "images.py"):
+    for name in ("__init__.py", "notebooks.py"):
         (package / name).touch()
     about = folder / f"colab_to_cloud-{version}.dist-info"
     about.mkdir()

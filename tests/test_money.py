@@ -14,6 +14,7 @@ from google.oauth2.credentials import Credentials
 
 import helpers
 from helpers import storage
+from helpers.cloud import buckets
 from helpers.errors import CloudError, NotFoundError, SettingError
 from tests.emulator.conftest import start, until
 from tests.test_train import SMALL, notebook
@@ -71,7 +72,7 @@ def google(session):
         "google", project=name, bucket=name, endpoint=session.endpoint,
         credentials=session.credentials,
     )  # fmt: skip
-    storage.create_bucket(made)
+    buckets.create_bucket(made)
     yield made
     helpers.cleanup(made)
 
@@ -195,7 +196,7 @@ def test_an_endpoint_nobody_asks_stops_and_starts_again(tmp_path, trained, capsy
             "google", project="idle-project", bucket="idle-bucket", endpoint=cloud.url,
             credentials=Credentials(token=cloud.token),
         )  # fmt: skip
-        storage.create_bucket(session)
+        buckets.create_bucket(session)
         first = model(session, trained)
         endpoint = helpers.deploy(session, first, idle_shutdown_s=300)
         answer = helpers.predict(endpoint, ROWS)
@@ -281,7 +282,7 @@ def test_a_bucket_in_another_region(session, trained, tmp_path):
         )
         for location in ("europe-west4", "us-central1")
     }  # fmt: skip
-    storage.create_bucket(far["europe-west4"])
+    buckets.create_bucket(far["europe-west4"])
     here = far["us-central1"]
     said = r"is in europe-west4, the jobs would run in us-central1. Set LOCATION"
     with pytest.raises(SettingError, match=said):
@@ -296,7 +297,7 @@ def test_a_bucket_that_does_not_exist(google, tmp_path):
     google.call(google.service("storage").buckets().delete(bucket=google.bucket))
     with pytest.raises(CloudError, match=r"bucket does not exist.*Run 00_setup.ipynb"):
         helpers.train(google, str(notebook(tmp_path, "small.ipynb", SMALL)))
-    storage.create_bucket(google)
+    buckets.create_bucket(google)
 
 
 @pytest.mark.parametrize("labels", [{"Phase": "test"}, {"phase": "Test run"}, {"1": "x"}])

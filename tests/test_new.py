@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.new import __main__ as new
+from helpers.new import project as new
+from helpers.new.__main__ import main
 from helpers.notebooks import read_parameters
 
 
@@ -105,7 +106,7 @@ def test_bad_input_is_refused_and_leaves_nothing(source, tmp_path, name, target,
 
 
 def test_a_file_that_is_not_there(tmp_path, capsys):
-    assert new.main(["good", "--data", "gone.csv", "--target", "a", "--folder", str(tmp_path)]) == 2
+    assert main(["good", "--data", "gone.csv", "--target", "a", "--folder", str(tmp_path)]) == 2
     assert 'DATA="gone.csv": no such file' in capsys.readouterr().err
 
 

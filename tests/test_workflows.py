@@ -9,7 +9,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 OURS = ROOT / ".github" / "workflows" / "notebooks.yml"
-FILES = [OURS, ROOT / "helpers" / "project" / "notebooks.yml"]
+FILES = [OURS, ROOT / "helpers" / "new" / "files" / "notebooks.yml"]
 
 
 def jobs(path: Path) -> dict:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from helpers import storage
+from helpers.cloud import buckets
 from tests import once
 
 ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", "ünknown", "")]
@@ -28,7 +29,7 @@ def saved_models(tmp_path_factory) -> Path:
 def register(emulator, folder: Path, name: str, *, parent: str = "", image: str = "", **model):
     """Upload a model folder to the bucket and register it; the operation's response."""
     session, uri = emulator.session, f"gs://local-bucket/{name}/"
-    storage.create_bucket(session)
+    buckets.create_bucket(session)
     storage.upload_folder(session, folder, uri)
     spec = {"imageUri": image or "us-docker.pkg.dev/vertex-ai/prediction/tf2-cpu.2-15:latest"}
     if image:

@@ -11,6 +11,7 @@ import httplib2
 import pytest
 
 from helpers import storage
+from helpers.cloud import buckets
 from helpers.errors import CloudError
 
 
@@ -102,7 +103,7 @@ def test_multipart_keeps_metadata_and_odd_bytes(emulator, bucket):
 def test_a_resumable_upload_continues_where_it_stopped(start_emulator):
     """Half of it, kill -9, a probe, the rest: the object is whole, and never half visible."""
     first = start_emulator()
-    storage.create_bucket(first.session)
+    buckets.create_bucket(first.session)
     content = os.urandom(600_000)
     headers = {"Authorization": f"Bearer {first.token}"}
     answer, _ = httplib2.Http().request(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cloud import images, storage
+from helpers.cloud import buckets, images, storage
 from helpers.cloud.client import Session
 from helpers.emulator.front.calls import Cloud
 from helpers.emulator.services.builds import image
@@ -16,7 +16,7 @@ from helpers.errors import CloudError, SettingError
 
 @pytest.fixture
 def session(emulator) -> Session:
-    storage.create_bucket(emulator.session)
+    buckets.create_bucket(emulator.session)
     return emulator.session
 
 

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from helpers import storage
+from helpers.cloud import buckets
 from helpers.errors import CloudError
 from tests.emulator.conftest import start, until
 from tests.emulator.test_app import JOBS, command
@@ -20,7 +21,7 @@ def small_disk(tmp_path, monkeypatch):
     on a full disk."""
     monkeypatch.setattr("helpers.cloud.client.RETRIES", 0)
     running = start(tmp_path / "state")
-    storage.create_bucket(running.session)
+    buckets.create_bucket(running.session)
     storage.write_bytes(running.session, b"sound", "gs://local-bucket/sound")
     resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (LIMIT, LIMIT))
     yield running
@@ -126,7 +127,7 @@ def test_a_database_that_can_not_be_opened_is_named(tmp_path):
 
 def test_a_second_local_cloud_on_the_folder_harms_nothing(tmp_path):
     running = start(tmp_path / "state")
-    storage.create_bucket(running.session)
+    buckets.create_bucket(running.session)
     storage.write_bytes(running.session, b"sound", "gs://local-bucket/sound")
     said = [command("serve", "--state", str(running.folder)) for _ in range(2)]
     assert {one.returncode for one in said} == {1}

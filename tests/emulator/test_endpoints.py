@@ -10,7 +10,7 @@ import uuid
 import psutil
 import pytest
 
-from helpers.cloud import images, storage
+from helpers.cloud import buckets, images
 from helpers.errors import CloudError
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import ROWS, register, saved_models  # noqa: F401
@@ -20,7 +20,7 @@ MACHINE = {"machineSpec": {"machineType": "n1-standard-2"}, "minReplicaCount": 1
 
 
 def serving_image(running) -> str:
-    storage.create_bucket(running.session)
+    buckets.create_bucket(running.session)
     dockerfile = b"FROM tensorflow/serving:2.20.0\n"
     return images.ensure(running.session, "serving", {"Dockerfile": dockerfile})
 

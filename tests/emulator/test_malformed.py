@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers import storage
+from helpers.cloud import buckets
 from helpers.emulator.front import app, discovery
 from tests.emulator.conftest import start
 
@@ -78,7 +79,7 @@ VALUES = st.sampled_from([
 def cloud(tmp_path_factory):
     """A local cloud of its own, in a folder where nothing else may appear."""
     running = start(tmp_path_factory.mktemp("malformed") / "state")
-    storage.create_bucket(running.session)
+    buckets.create_bucket(running.session)
     storage.write_bytes(running.session, b"content", "gs://local-bucket/there")
     machine = {"displayName": "e"}
     running.request("POST", f"{PARENT}/endpoints?endpointId=there", json_body=machine)

@@ -19,6 +19,7 @@ from requests.adapters import HTTPAdapter
 from sklearn.linear_model import LinearRegression
 
 from helpers import storage
+from helpers.cloud import buckets
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import saved_models  # noqa: F401
 from tests.emulator.test_tuning import REPORT
@@ -36,7 +37,7 @@ MACHINE = "n1-standard-2"
 @pytest.fixture
 def sdk(emulator, monkeypatch):
     """The SDK, set up with its public settings alone."""
-    storage.create_bucket(emulator.session)
+    buckets.create_bucket(emulator.session)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator.url)
     _point(emulator)
     monkeypatch.setattr(aiplatform.initializer.global_config, "_staging_bucket", None)
@@ -328,7 +329,7 @@ def with_way(sdk, endpoint: aiplatform.Endpoint) -> aiplatform.Endpoint:
 
 @pytest.fixture(scope="module")
 def sklearn_model(emulator, regressor):
-    storage.create_bucket(emulator.session)
+    buckets.create_bucket(emulator.session)
     name = f"s{uuid.uuid4().hex[:8]}"
     storage.upload_folder(emulator.session, regressor, f"{STAGING}/{name}/")
     _point(emulator)
