@@ -38,6 +38,9 @@ run: setup ## Drive the whole road on the local cloud (EPOCHS=50)
 test: setup .venv/.chromium ## Run the tests, in random order, on every core
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
+quick: lint ## Lint, and the tests that start no process and no TensorFlow: the inner loop
+	@$(BIN)/python -m pytest --quick -q -n auto --dist worksteal -r fE
+
 lint: setup ## Check code and notebooks
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/lint-imports --no-cache >.venv/imports.log || { cat .venv/imports.log; exit 1; }
@@ -76,4 +79,4 @@ links: setup ## Write badges and bootstrap cells from pyproject.toml
 notebooks: setup ## Write the generated notebooks (quickstart, snippets)
 	@$(BIN)/python .ci/generate_notebooks.py
 
-.PHONY: help setup run test lint new bench soak stop clean lock test-latest links notebooks
+.PHONY: help setup run test quick lint new bench soak stop clean lock test-latest links notebooks

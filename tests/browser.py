@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ NAMES = ("chromium-headless-shell", "chromium", "google-chrome")
 @contextlib.contextmanager
 def open_browser() -> Iterator:
     """Playwright's browser, offline to all but files; the test is skipped where none can start."""
+    subprocess.Popen(["true"]).wait()  # `--quick` leaves out what starts a process
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     with api.sync_playwright() as playwright:

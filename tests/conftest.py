@@ -16,6 +16,30 @@ import pytest
 from tests import once
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--quick", action="store_true", help="leave out what starts a process or TensorFlow"
+    )
+
+
+def pytest_collection(session):
+    config = session.config
+    tests_here = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
+    if config.getoption("quick") and tests_here:
+        subprocess.Popen.__init__ = _too_slow
+        sys.meta_path.insert(0, _NoTensorFlow())
+
+
+def _too_slow(*_, **__):
+    raise pytest.skip.Exception("starts a process or TensorFlow", allow_module_level=True)
+
+
+class _NoTensorFlow:
+    def find_spec(self, name: str, *_):
+        if name.partition(".")[0] in ("keras", "tensorflow"):
+            _too_slow()
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than cores: tests wait for processes they started."""
     return (os.cpu_count() or 1) + 1

@@ -34,7 +34,8 @@ def faulty(tmp_path, monkeypatch):
         return running[-1]
 
     yield starter
-    running[0].stop()
+    for cloud in running:
+        cloud.stop()
 
 
 def test_off_unless_asked_for(session):
