@@ -81,6 +81,13 @@ def test_the_layout_names_every_stage_and_room():
         assert (ROOT / folder).is_dir(), folder
 
 
+def test_where_is_names_files_that_are_there():
+    table = (ROOT / "docs" / "how-it-works.md").read_text().split("## Where is …?")[1]
+    files = re.findall(r"(?m)^\| .+ \| `(\S+)` \|$", table)
+    assert len(files) >= 20
+    assert not [file for file in files if not (ROOT / file).is_file()]
+
+
 def test_every_page_is_linked_from_the_readme():
     for page in PAGES[1:]:
         assert f"(docs/{page.name})" in README, page.name
