@@ -7,10 +7,12 @@ import re
 import pandas as pd
 
 from helpers.cloud import storage
+from helpers.cloud.buckets import check_project
 from helpers.cloud.client import Session
-from helpers.cloud.images import LABELS, REPOSITORY
+from helpers.cloud.images import REPOSITORY
 from helpers.cloud.jobs import ENDED
 from helpers.cloud.links import console
+from helpers.cloud.resources import is_ours
 from helpers.endpoints import delete_endpoint
 from helpers.errors import CloudError
 from helpers.registry import delete_model
@@ -79,7 +81,9 @@ def cleanup(
             ("model", item["displayName"], functools.partial(delete_model, session, item["name"]))
             for item in _ours(session, aiplatform.models(), "models")
         ]
-    if objects and session.call(_bucket(session), unless=404):
+    bucket = session.call(_bucket(session), unless=404) if objects else None
+    if bucket:
+        check_project(session, bucket)
         for uri in (f"gs://{session.bucket}/{folder}" for folder in FOLDERS):
             if count := len(storage.list_uris(session, uri)):
                 remove = functools.partial(storage.delete, session, uri)
@@ -205,7 +209,7 @@ def _skus(session: Session, service: str) -> list[dict]:
 
 def _ours(session: Session, collection, key: str) -> list[dict]:
     found = session.list(collection, key, parent=session.parent)
-    return [item for item in found if LABELS.items() <= item.get("labels", {}).items()]
+    return [item for item in found if is_ours(item)]
 
 
 def _bucket(session: Session):
@@ -220,7 +224,7 @@ def _repository(session: Session) -> dict | None:
     """The repository of images, if it is there and ours."""
     name = f"{session.parent}/repositories/{REPOSITORY}"
     found = session.call(_repositories(session).get(name=name), unless=404)
-    return found if found and LABELS.items() <= found.get("labels", {}).items() else None
+    return found if found and is_ours(found) else None
 
 
 def _delete_repository(session: Session, name: str) -> None:

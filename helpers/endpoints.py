@@ -1,22 +1,16 @@
 """Put model versions on an endpoint, share its traffic between them, take them off."""
 
+import uuid
 import zlib
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers.cloud.client import Session
-from helpers.cloud.images import LABELS
+from helpers.cloud.client import RETRIES, Session, pause
 from helpers.cloud.jobs import check
 from helpers.cloud.links import console
+from helpers.cloud.resources import LABELS, missing, named, resource_id, settle
 from helpers.errors import CloudError, NotDeployedError, SettingError
-from helpers.registry import (
-    Model,
-    as_model,
-    missing,
-    named,
-    resource_id,
-    under_way,
-)
+from helpers.registry import Model, as_model
 
 
 @dataclass(frozen=True)
@@ -85,11 +79,11 @@ def deploy(
         raise SettingError(
             f"idle_shutdown_s={idle_shutdown_s}; expected 300 to 28800 seconds, or always_on=True."
         )
-    resource = named(session, "endpoints", name)
-    created = resource is None
-    running = [] if created else resource.get("deployedModels", [])
-    resource = resource or _create_endpoint(session, name)
-    deployed_id = _deployed_id(model)
+    resource, created = named(session, "endpoints", name), False
+    if resource is None:
+        resource, created = _create_endpoint(session, name)
+    running = resource.get("deployedModels", [])
+    deployed_id = _deployed_id(model, running)
     split = _split(resource.get("trafficSplit", {}), deployed_id, traffic_percent)
     if deployed_id in [deployed["id"] for deployed in running]:
         _set_traffic(session, resource["name"], split)
@@ -116,12 +110,18 @@ def deploy(
     try:
         request = endpoints.deployModel(endpoint=resource["name"], body=body)
         started = session.create(
-            request, lambda: _find_deployed(session, resource["name"], deployed_id)
+            request, lambda: _find_deployed(session, resource["name"], deployed_id, model)
         )
         session.wait(started, version=version)
     except CloudError as error:
         if created and error.status != 401:
-            delete_endpoint(session, resource["name"])
+            _delete_if_empty(session, resource["name"])
+        if error.status == 404 and not created and named(session, "endpoints", name) is None:
+            return deploy(  # whoever had made the endpoint failed, and removed it
+                session, model, name=name, machine_type=machine_type,
+                traffic_percent=traffic_percent, idle_shutdown_s=idle_shutdown_s,
+                always_on=always_on,
+            )  # fmt: skip
         if version == "v1beta1" and error.status in (400, 404, 501) and error.method:
             raise CloudError(
                 f"Scaling to zero was refused: {error} If that is why, always_on=True does "
@@ -133,14 +133,42 @@ def deploy(
     return find_endpoint(session, name)
 
 
-def _create_endpoint(session: Session, name: str) -> dict:
+def _create_endpoint(session: Session, name: str) -> tuple[dict, bool]:
+    """The endpoint of that name, and whether this call made it: another notebook may be faster.
+
+    Raises:
+        CloudError: an endpoint of another name has the id of this one.
+    """
     endpoints, endpoint_id = session.collection("endpoints"), resource_id(name)
-    body = {"displayName": name, "labels": LABELS, "dedicatedEndpointEnabled": True}
-    made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
-    operation = session.call(made, repeatable=True, unless=409)
-    if operation:
-        session.wait(operation)
-    return session.call(endpoints.get(name=f"{session.parent}/endpoints/{endpoint_id}"))
+    mark = {"made-in": uuid.uuid4().hex}  # tells this call's endpoint from anybody else's
+    body = {"displayName": name, "labels": LABELS | mark, "dedicatedEndpointEnabled": True}
+    found, attempt = None, 0
+    while found is None:  # None: whoever was faster has it made, or deleted, at this moment
+        made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
+        operation = session.call(made, repeatable=True, unless=409 if attempt < RETRIES else 0)
+        if operation:
+            session.wait(operation)
+        about = endpoints.get(name=f"{session.parent}/endpoints/{endpoint_id}")
+        found = session.call(about, unless=404)
+        if found is None:
+            pause(attempt)
+            attempt += 1
+    if found["displayName"] != name:
+        raise CloudError(
+            f'Endpoint {endpoint_id} in {session.location} is "{found["displayName"]}" and not '
+            f'"{name}"; it stays as it is. Choose another ENDPOINT_NAME.',
+            status=409,
+        )
+    return found, mark.items() <= found.get("labels", {}).items()
+
+
+def _delete_if_empty(session: Session, endpoint: str) -> None:
+    """Delete an endpoint on which a deployment failed, unless something else is on it by now."""
+    try:
+        session.wait(session.call(session.collection("endpoints").delete(name=endpoint)))
+    except CloudError as error:
+        if error.status not in (400, 404, 409):  # 400: a model is deployed, or being deployed
+            raise
 
 
 def _keep_up(session: Session, endpoint: str, running: list[dict]) -> None:
@@ -187,10 +215,10 @@ def undeploy(session: Session, endpoint: str, body: dict) -> None:
     endpoints = session.collection("endpoints")
 
     def find() -> dict | None:
+        settle(session, "endpoints", endpoint)
         deployed = session.call(endpoints.get(name=endpoint)).get("deployedModels", [])
-        if any(one["id"] == body["deployedModelId"] for one in deployed):
-            return None
-        return under_way(session, "endpoints", endpoint) or {"done": True}
+        there = any(one["id"] == body["deployedModelId"] for one in deployed)
+        return None if there else {"done": True}
 
     session.wait(session.create(endpoints.undeployModel(endpoint=endpoint, body=body), find))
 
@@ -261,16 +289,26 @@ def _split(current: dict[str, int], deployed_id: str, percent: int) -> dict[str,
     return split | {deployed_id: percent}
 
 
-def _deployed_id(model: Model) -> str:
+def _deployed_id(model: Model, running: list[dict]) -> str:
     """Chosen from the version, so that a repeated deploy meets itself (1-10 digits)."""
-    return str(zlib.crc32(model.resource_name.encode()) % 10**9 + 1)
+    number, taken = zlib.crc32(model.resource_name.encode()) % 10**9 + 1, {}
+    for deployed in running:
+        taken[deployed["id"]] = _is_version(deployed, model)
+    while not taken.get(str(number), True):
+        number += 1
+    return str(number)
 
 
-def _find_deployed(session: Session, endpoint: str, deployed_id: str) -> dict | None:
-    """The operation of a deployment whose answer was lost, under way or done."""
-    operation = under_way(session, "endpoints", endpoint)
-    if operation:
-        return operation
+def _is_version(deployed: dict, model: Model) -> bool:
+    name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
+    return name.rsplit("/", 1)[-1] == model.resource_name.rsplit("/", 1)[-1]
+
+
+def _find_deployed(session: Session, endpoint: str, deployed_id: str, model: Model) -> dict | None:
+    """A deployment whose answer was lost, as its operation would give it."""
+    settle(session, "endpoints", endpoint)
     resource = session.call(session.collection("endpoints").get(name=endpoint))
-    there = any(one["id"] == deployed_id for one in resource.get("deployedModels", []))
-    return {"done": True} if there else None
+    for deployed in resource.get("deployedModels", []):
+        if deployed["id"] == deployed_id and _is_version(deployed, model):
+            return {"done": True}
+    return None

@@ -1,8 +1,9 @@
 """What a later notebook needs, made on an empty local cloud."""
 
 from helpers.cloud.client import Session
+from helpers.cloud.resources import named
 from helpers.endpoints import deploy, find_endpoint
-from helpers.registry import find_model, named, register
+from helpers.registry import find_model, register
 from helpers.training import train
 
 

@@ -117,8 +117,7 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
     method = f"aiplatform.projects.locations.endpoints.{verb}"
     tries = RETRIES
     for attempt in itertools.count():
-        http = session.http()
-        http.timeout = timeout_s
+        http = session.http(timeout_s)
         try:
             answer, content = http.request(f"{endpoint.url}:{verb}", "POST", body, headers)
         except LOST as error:

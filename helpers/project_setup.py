@@ -68,7 +68,8 @@ def setup(
         quota "look up" where it can't be read), `cost`, and `todo`: what is left for a person,
         with the command an administrator would run.
     Raises:
-        SettingError: the bucket is in another region than the session.
+        SettingError: the bucket is in another region than the session; or a bucket, account or
+            repository of that name is somebody else's.
     Source: REST v1 services.batchEnable, buckets.insert, serviceAccounts.create,
         repositories.create, builds.create, budgets.create; v3 projects.setIamPolicy;
         v1beta1 services.consumerQuotaMetrics.get
@@ -160,7 +161,7 @@ def _steps(session: Session, monthly_budget: int) -> Iterator[Step]:
     repositories = session.service("artifactregistry").projects().locations().repositories()
     repository = f"{session.parent}/repositories/{images.REPOSITORY}"
     yield Step("repository", images.REPOSITORY, SMALL,
-               lambda: bool(call(repositories.get(name=repository))),
+               lambda: bool(images.find_repository(session)),
                lambda: images.create_repository(session),
                "artifactregistry.repositories.create")  # fmt: skip
     projects = session.service("cloudresourcemanager").projects()

@@ -11,6 +11,7 @@ from helpers.cloud.client import Session
 from helpers.cloud.images import LABELS, serving_image, serving_version
 from helpers.cloud.jobs import check
 from helpers.cloud.links import console
+from helpers.cloud.resources import missing, named, resource_id, settle
 from helpers.errors import CloudError, NotFoundError, SettingError, near
 from helpers.looks import model_card
 
@@ -114,17 +115,7 @@ def register(
             },
         }
     }
-    if existing:
-        body["parentModel"] = existing["name"]
-    else:
-        body["modelId"] = resource_id(name, "_")
-    target = existing["name"] if existing else f"{session.parent}/models/{body['modelId']}"
-    response = session.wait(
-        session.create(
-            models.upload(parent=session.parent, body=body),
-            lambda: _find_uploaded(session, target, artifact_uri),
-        )
-    )
+    response = _upload(session, body, existing)
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
     return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
 
@@ -188,11 +179,32 @@ def _check_serving(session: Session, artifact_uri: str) -> None:
         )
 
 
-def _find_uploaded(session: Session, model: str, artifact_uri: str) -> dict | None:
-    """The operation of an upload whose answer was lost, under way or done."""
-    operation = under_way(session, "models", model)
-    if operation:
-        return operation
+def _upload(session: Session, body: dict, existing: dict | None) -> dict:
+    """Upload a version, once; of a model that another notebook made in the meantime as well."""
+    models, name = session.collection("models"), body["model"]["displayName"]
+    if existing:
+        target = existing["name"]
+        body = body | {"parentModel": target}
+    else:
+        body = body | {"modelId": resource_id(name)}
+        target = f"{session.parent}/models/{body['modelId']}"
+
+    def find() -> dict | None:
+        return _uploaded(session, target, name, body["model"]["artifactUri"])
+
+    try:
+        return session.wait(session.create(models.upload(parent=session.parent, body=body), find))
+    except CloudError as error:
+        made = named(session, "models", name) if error.status == 409 and not existing else None
+        if made is None:
+            raise
+    del body["modelId"]
+    return _upload(session, body, made)
+
+
+def _uploaded(session: Session, model: str, name: str, artifact_uri: str) -> dict | None:
+    """The version that an upload made whose answer was lost, as its operation would give it."""
+    settle(session, "models", model)
     try:
         versions = _versions(session, model)
     except CloudError as error:
@@ -200,7 +212,7 @@ def _find_uploaded(session: Session, model: str, artifact_uri: str) -> dict | No
             raise
         return None
     for version in versions:
-        if version.get("artifactUri") == artifact_uri:
+        if (version["displayName"], version.get("artifactUri")) == (name, artifact_uri):
             response = {"model": model, "modelVersionId": version["versionId"]}
             return {"done": True, "response": response}
     return None
@@ -231,36 +243,6 @@ def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
 def _schema(model: Model, kind: str) -> dict:
     uri = f"{model.artifact_uri}1/assets.extra/{kind}.yaml"
     return json.loads(storage.read_bytes(model.session, uri))
-
-
-def named(session: Session, kind: str, name: str) -> dict | None:
-    """The model or endpoint of that display name."""
-    chosen = f'displayName="{name}"'
-    found = session.list(session.collection(kind), kind, parent=session.parent, filter=chosen)
-    return next(iter(found), None)
-
-
-def under_way(session: Session, kind: str, name: str) -> dict | None:
-    """The operation on a model or endpoint that has not ended."""
-    try:
-        found = session.list(session.collection(kind).operations(), "operations", name=name)
-    except CloudError as error:
-        if error.status != 404:
-            raise
-        return None
-    return next((operation for operation in found if not operation.get("done")), None)
-
-
-def missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
-    found = session.list(session.collection(kind), kind, parent=session.parent)
-    hint = near(name, {item["displayName"] for item in found})
-    return NotFoundError(f'No {kind[:-1]} named "{name}" in {session.location}.{hint} {todo}')
-
-
-def resource_id(name: str, also: str = "") -> str:
-    """A display name as a resource id: at most 63 of a-z 0-9 - (and `also`), a letter first."""
-    text = re.sub(rf"[^a-z0-9{also}-]", "-", name.lower())
-    return (text if text[:1].isalpha() else f"m-{text}")[:63].strip("-")
 
 
 def as_model(session: Session, resource: dict, name: str) -> Model:

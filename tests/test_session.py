@@ -1,10 +1,12 @@
 """connect() chooses the cloud, once; nothing after it asks."""
 
 import builtins
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 import types
 
 import google.auth
@@ -15,6 +17,7 @@ from google.auth.exceptions import DefaultCredentialsError
 from google.oauth2.credentials import Credentials
 
 import helpers
+from helpers.cloud.client import Session
 from helpers.cloud.links import CONSOLE, console
 from helpers.errors import CloudError, LocalCloudError, SettingError
 
@@ -257,3 +260,40 @@ def test_retries_what_may_be_repeated_and_nothing_else(session, monkeypatch):
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers at once, or only after the server's `held` is set; the connection is kept."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.path == "/slow":
+            self.server.held.wait(30)
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_): ...
+
+
+def test_a_timeout_is_that_of_one_request_also_on_a_kept_connection():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.held, server.daemon_threads = threading.Event(), True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    session = Session("google", "p", "l", "b", url, Credentials(token="t"))
+    try:
+        assert session.http().request(f"{url}/fast")[0].status == 200
+        with pytest.raises(TimeoutError):
+            session.http(1).request(f"{url}/slow")
+        session.renew()
+        assert session.http(1).request(f"{url}/fast")[0].status == 200
+        threading.Timer(1.5, server.held.set).start()
+        assert session.http().request(f"{url}/slow")[0].status == 200  # longer than one before it
+    finally:
+        server.held.set()
+        server.shutdown()
+        server.server_close()
+        session.renew()

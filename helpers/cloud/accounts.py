@@ -5,7 +5,7 @@ used. There is never a key: machines get their identity from Google, people sign
 """
 
 from helpers.cloud.client import Session
-from helpers.errors import CloudError
+from helpers.errors import CloudError, SettingError
 
 RUN_AS, BUILD_AS = "notebook-jobs", "notebook-builds"
 WHY = {RUN_AS: "jobs run as it", BUILD_AS: "images are built as it"}
@@ -38,14 +38,26 @@ def name(session: Session, account: str) -> str:
 
 
 def find(session: Session, account: str) -> str:
-    """Its address; "" when there is none or the caller may not see it."""
+    """Its address; "" when there is none or the caller may not see it.
+
+    Raises:
+        SettingError: somebody else made an account of that name; who knows what it may do.
+    """
     accounts = session.service("iam").projects().serviceAccounts()
     try:
-        return session.call(accounts.get(name=name(session, account)))["email"]
+        found = session.call(accounts.get(name=name(session, account)))
     except CloudError as error:
         if error.status not in (403, 404):
             raise
         return ""
+    if found.get("displayName") != WHY[account]:
+        raise SettingError(
+            f'Service account {found["email"]} was made by somebody else ("'
+            f'{found.get("displayName", "")}"), and may have other rights. If it is yours, say so: '
+            f"gcloud iam service-accounts update {found['email']} --project={session.project} "
+            f'--display-name="{WHY[account]}". Else take another project.'
+        )
+    return found["email"]
 
 
 class Policy:

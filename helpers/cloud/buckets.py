@@ -1,6 +1,7 @@
 """The bucket that holds everything: made closed to the public, kept tidy."""
 
 from helpers.cloud.client import Session
+from helpers.cloud.resources import LABELS
 from helpers.errors import SettingError
 
 CLOSED = {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"}
@@ -13,27 +14,35 @@ TEMPORARY = {"action": {"type": "Delete"}, "condition": {"age": 30, "matchesPref
 def create_bucket(session: Session) -> bool:
     """Make the session's bucket, closed to the public, unless it exists; True if it was made.
 
+    Raises:
+        SettingError: a bucket of that name exists in another project.
     Source: storage v1 buckets.insert
     """
     buckets = session.service("storage").buckets()
-    if session.call(buckets.get(bucket=session.bucket), unless=404):
+    found = session.call(buckets.get(bucket=session.bucket), unless=404)
+    if found:
+        check_project(session, found)
         return False
     body = {
         "name": session.bucket, "location": session.location, "iamConfiguration": CLOSED,
-        "lifecycle": {"rule": [TEMPORARY]}, "labels": {"made-by": "colab-to-cloud"},
+        "lifecycle": {"rule": [TEMPORARY]}, "labels": LABELS,
     }  # fmt: skip
     made = buckets.insert(project=session.project, body=body)
-    session.call(made, repeatable=True, unless=409)  # 409: another notebook was faster
-    return True
+    if session.call(made, repeatable=True, unless=409):
+        return True
+    check_project(session, session.call(buckets.get(bucket=session.bucket)))  # who was faster?
+    return False
 
 
 def find_bucket(session: Session) -> dict:
     """The session's bucket.
 
     Raises:
-        SettingError: it is in another region, from where reading is slow and bills.
+        SettingError: it belongs to another project, or is in another region, from where reading
+            is slow and bills.
     """
     found = session.call(session.service("storage").buckets().get(bucket=session.bucket))
+    check_project(session, found)
     place = found["location"].lower()
     if not session.location.startswith(place):  # "us" holds us-central1
         raise SettingError(
@@ -41,6 +50,23 @@ def find_bucket(session: Session) -> dict:
             "Set LOCATION to the bucket's region, or name another BUCKET."
         )
     return found
+
+
+def check_project(session: Session, bucket: dict) -> None:
+    """Refuse a stranger's bucket: all of Google shares one space of bucket names.
+
+    Raises:
+        SettingError: it belongs to another project.
+    """
+    number, ours = str(bucket["projectNumber"]), session.project
+    if not ours.isdecimal():
+        projects = session.service("cloudresourcemanager").projects()
+        ours = session.call(projects.get(name=f"projects/{session.project}"))["name"]
+    if number != ours.rsplit("/", 1)[-1]:
+        raise SettingError(
+            f'Bucket "{session.bucket}" belongs to another project (number {number}), not to '
+            f'"{session.project}". Name another BUCKET.'
+        )
 
 
 def bucket_rules(session: Session) -> dict:

@@ -27,16 +27,23 @@ VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other servic
 LOCATION = "us-central1"  # where none is named
 RETRIES = 24  # with the pauses between them, a little more than a minute
 RETRIED = {408, 429, 500, 502, 503, 504}
+STATUS = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 16: 401}  # of google.rpc.Code
 # No answer, or half of one.
 LOST = (OSError, httplib2.HttpLib2Error, http.client.HTTPException, TransportError)
 NOBODY = (ConnectionRefusedError, httplib2.ServerNotFoundError)
 
 
 class _Http(httplib2.Http):
-    """Sends a request once. httplib2 by itself sends it again, even a POST, when its connection is
-    closed without an answer, which may have been lost after the effect."""
+    """Sends a request once, with this request's timeout.
+
+    httplib2 by itself sends it again, even a POST, when its connection is closed without an
+    answer, which may have been lost after the effect; and reads the timeout when it connects.
+    """
 
     def _conn_request(self, conn, *request):
+        conn.timeout = self.timeout
+        if conn.sock:
+            conn.sock.settimeout(self.timeout)
         conn.getresponse = functools.partial(_answer, conn)
         try:
             return super()._conn_request(conn, *request)
@@ -89,12 +96,17 @@ class Session:
             self._services[api, version] = build_from_document(document, http=self.http())
         return self._services[api, version]
 
-    def http(self) -> google_auth_httplib2.AuthorizedHttp:
-        """This thread's own connection: httplib2 must not be shared between threads."""
+    def http(self, timeout_s: float = 600) -> google_auth_httplib2.AuthorizedHttp:
+        """This thread's own connection: httplib2 must not be shared between threads.
+
+        Args:
+            timeout_s: seconds the next request waits for an answer, on a kept connection too.
+        """
         if not hasattr(self._threads, "http"):
-            plain = _Http(timeout=600)
+            plain = _Http()
             plain.redirect_codes -= {308}  # 308 is how a resumable upload says "go on"
             self._threads.http = google_auth_httplib2.AuthorizedHttp(self.credentials, http=plain)
+        self._threads.http.timeout = timeout_s
         return self._threads.http
 
     def collection(self, kind: str, version: str = "") -> Resource:
@@ -183,15 +195,16 @@ class Session:
             try:
                 return self.call(request, repeatable=False)
             except CloudError as error:
-                passing = _passing(error) and attempt < RETRIES
-                if not passing and error.status != 409:
+                # 409 and nothing there: somebody else began to make it and did not end it
+                again = attempt < (3 if error.status == 409 else RETRIES)
+                if not _passing(error) and error.status != 409:
                     raise
                 refusal = error
             pause(attempt)
             found = find()
             if found is not None:
                 return found
-            if not passing:
+            if not again:
                 raise refusal
 
     def renew(self) -> None:
@@ -212,7 +225,7 @@ class Session:
             operation = self.call(operations.get(name=operation["name"]))
         if "error" in operation:
             code, text = operation["error"].get("code", 0), operation["error"].get("message", "")
-            status = {7: 403, 8: 429}.get(code, code)  # permission, quota
+            status = STATUS.get(code, code)
             raise CloudError(f"{text or 'unknown'} {self.todo(status, text)}", status=status)
         return operation.get("response", {})
 

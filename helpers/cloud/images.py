@@ -18,10 +18,10 @@ from packaging.requirements import Requirement
 from helpers.cloud import accounts, buckets, storage
 from helpers.cloud.client import Session
 from helpers.cloud.folders import PACKAGE
+from helpers.cloud.resources import LABELS, is_ours
 from helpers.errors import CloudError, SettingError
 
 REPOSITORY = "colab-to-cloud"
-LABELS = {"made-by": "colab-to-cloud"}
 DISTRIBUTION = "colab-to-cloud"
 UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 
@@ -149,14 +149,41 @@ def is_built(session: Session, name: str, content: str | dict[str, bytes]) -> bo
 
 
 def create_repository(session: Session) -> bool:
-    """Make the project's Artifact Registry repository unless it exists; True if it was made."""
+    """Make the project's Artifact Registry repository unless it exists; True if it was made.
+
+    Raises:
+        SettingError: a repository of that name exists that this package did not make.
+    """
+    if find_repository(session):
+        return False
     repositories = session.service("artifactregistry").projects().locations().repositories()
     body = {"format": "DOCKER", "labels": LABELS}
     request = repositories.create(parent=session.parent, repositoryId=REPOSITORY, body=body)
     operation = session.call(request, repeatable=True, unless=409)
     if operation:
         session.wait(operation, api="artifactregistry")
+    find_repository(session)
     return operation is not None
+
+
+def find_repository(session: Session) -> dict | None:
+    """The project's repository of images.
+
+    Raises:
+        SettingError: a repository of that name exists that this package did not make.
+    """
+    repositories = session.service("artifactregistry").projects().locations().repositories()
+    name = f"{session.parent}/repositories/{REPOSITORY}"
+    found = session.call(repositories.get(name=name), unless=404)
+    if found and not is_ours(found):
+        raise SettingError(
+            f'Repository "{REPOSITORY}" in {session.location} was made by somebody else, and '
+            "images would replace theirs. If it is yours, say so: "
+            f"gcloud artifacts repositories update {REPOSITORY} --project={session.project} "
+            f"--location={session.location} --update-labels=made-by=colab-to-cloud. "
+            "Else take another project or LOCATION."
+        )
+    return found
 
 
 def pack(files: dict[str, bytes]) -> bytes:

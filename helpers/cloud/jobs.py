@@ -11,6 +11,7 @@ from typing import ClassVar
 from tqdm import tqdm
 
 from helpers.cloud.client import Session
+from helpers.cloud.resources import of_name
 from helpers.errors import SettingError
 
 ENDED = {
@@ -66,12 +67,12 @@ def create(session: Session, kind: str, body: dict) -> str:
     Args:
         body: its display name must be of this call alone.
     """
-    jobs, chosen = session.collection(kind), f'displayName="{body["displayName"]}"'
 
     def find() -> dict | None:
-        return next(iter(session.list(jobs, kind, parent=session.parent, filter=chosen)), None)
+        return next(iter(of_name(session, kind, body["displayName"])), None)
 
-    return session.create(jobs.create(parent=session.parent, body=body), find)["name"]
+    request = session.collection(kind).create(parent=session.parent, body=body)
+    return session.create(request, find)["name"]
 
 
 def elapsed_s(job: dict) -> float:

@@ -9,6 +9,7 @@ ROLES = {
     "cloudbuild.": "roles/cloudbuild.builds.editor",
     "iam.serviceAccounts.actAs": "roles/iam.serviceAccountUser",
     "logging.": "roles/logging.viewer",
+    "resourcemanager.": "roles/browser",
     "serviceusage.": "roles/serviceusage.serviceUsageAdmin",
     "storage.buckets.": "roles/storage.admin",
     "storage.objects.": "roles/storage.objectUser",

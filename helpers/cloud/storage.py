@@ -138,7 +138,8 @@ def _insert(session: Session, uri: str, media, checksum: str, size_bytes: int) -
     else:
         found = session.call(request, repeatable=True)
     if found["crc32c"] != checksum:
-        delete(session, uri)
+        mine = {"bucket": bucket, "object": name, "generation": found["generation"]}
+        session.call(objects.delete(**mine), unless=404)
         raise CloudError(f"{uri} was damaged on the way (crc32c {found['crc32c']}). Try again.")
     return uri
 

@@ -1,0 +1,80 @@
+"""Models, endpoints and jobs by display name, and whose they are.
+
+A display name belongs to whoever gives it; an id made from it carries a hash of all of it, so that
+names which differ only in what an id can't hold never meet. A 409 proves nothing about an owner.
+"""
+
+import hashlib
+import re
+
+from helpers.cloud.client import Session
+from helpers.errors import CloudError, NotFoundError, near
+
+LABELS = {"made-by": "colab-to-cloud"}
+
+
+def is_ours(resource: dict) -> bool:
+    """Whether this package made it, here or in another notebook."""
+    return LABELS.items() <= resource.get("labels", {}).items()
+
+
+def resource_id(name: str) -> str:
+    """A display name as a resource id: at most 63 of a-z 0-9 -, a letter first; unlike names have
+    unlike ids."""
+    text = re.sub(r"[^a-z0-9-]", "-", name.lower())
+    text = text if text[:1].isalpha() else f"m-{text}"
+    return f"{text[:52].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+
+def of_name(session: Session, kind: str, name: str) -> list[dict]:
+    """Every resource of a regional collection with exactly that display name."""
+    quoted = re.sub(r'(["\\])', r"\\\1", name)
+    chosen = f'displayName="{quoted}"'
+    found = session.list(session.collection(kind), kind, parent=session.parent, filter=chosen)
+    return [item for item in found if item["displayName"] == name]
+
+
+def named(session: Session, kind: str, name: str) -> dict | None:
+    """The model or endpoint of that display name.
+
+    Google lets several have it: the one whose id this package chose comes first, then those that
+    it made, then the oldest.
+    """
+
+    def order(item: dict) -> tuple:
+        chosen = item["name"].rsplit("/", 1)[-1] == resource_id(name)
+        return not chosen, not is_ours(item), item.get("createTime", "")
+
+    return min(of_name(session, kind, name), key=order, default=None)
+
+
+def missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
+    """The error of a name that is not there; the nearest one is given."""
+    found = session.list(session.collection(kind), kind, parent=session.parent)
+    hint = near(name, {item["displayName"] for item in found})
+    return NotFoundError(f'No {kind[:-1]} named "{name}" in {session.location}.{hint} {todo}')
+
+
+def under_way(session: Session, kind: str, name: str) -> dict | None:
+    """An operation on a model or endpoint that has not ended, whoever began it."""
+    try:
+        found = session.list(session.collection(kind).operations(), "operations", name=name)
+    except CloudError as error:
+        if error.status != 404:
+            raise
+        return None
+    return next((operation for operation in found if not operation.get("done")), None)
+
+
+def settle(session: Session, kind: str, name: str) -> None:
+    """Wait until nothing is under way on a model or endpoint.
+
+    An operation does not tell who began it; what it left on the resource tells whether it did
+    what the caller wants.
+    """
+    while operation := under_way(session, kind, name):
+        try:
+            session.wait(operation)
+        except CloudError as error:
+            if error.method:  # asking was refused; else the operation ended in an error of its own
+                raise
