@@ -14,6 +14,7 @@ from helpers.cloud import environment, folders, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
 from helpers.inputs import csv_file, shards
+from helpers.inputs.answers import probability_name
 from helpers.inputs.game_sales import GAMES, PROPOSED, game_sales
 
 BUILT_IN = ("breast_cancer", "diabetes", "game_sales", "wine")
@@ -189,11 +190,6 @@ def score(table: Table, scores: pd.DataFrame) -> dict[str, float]:
         "accuracy": float((scores[table.target].astype(str) == truth).mean()),
         "log_loss": float(-np.log(chosen).mean()),
     }
-
-
-def probability_name(class_name: str) -> str:
-    """The output column with the probability of a class: `probability_` and the class."""
-    return "probability_" + csv_file.identifier(str(class_name), "")
 
 
 def find_files(source: str) -> list[Path]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.inputs import table as data
+from helpers.inputs.answers import answer_frame
 from helpers.looks.plots import money
 
 
@@ -89,9 +90,9 @@ def _scores(table, rival) -> pd.DataFrame:
     columns = list(table.features)
     frame = [part[columns].replace({None: np.nan}) for part in (table.train, table.test)]
     rival.fit(frame[0], table.train[table.target])
-    scores = pd.DataFrame({table.target: rival.predict(frame[1])}, index=table.test.index)
-    if table.task != "regression":
-        shares = rival.predict_proba(frame[1])
-        names = [data.probability_name(name) for name in rival.classes_]
-        scores[names] = shares
-    return scores
+    if table.task == "regression":
+        answers = rival.predict(frame[1])
+    else:  # in the order of the classes, which the target's text has, too
+        answers = pd.DataFrame(rival.predict_proba(frame[1]), columns=rival.classes_)
+        answers = answers.reindex(columns=list(table.classes), fill_value=0)
+    return answer_frame(table.target, table.classes, answers, table.test.index)

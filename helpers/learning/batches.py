@@ -4,7 +4,7 @@ import pandas as pd
 import tensorflow as tf
 
 from helpers.errors import SettingError
-from helpers.inputs import shards
+from helpers.inputs import shards, wire
 from helpers.learning.strategy import several
 
 
@@ -44,6 +44,7 @@ def batches(
     columns = table.features + (table.target,) * labelled
     levels = frame.levels if streamed else shards.levels(table, frame)
     texts = {name: tf.constant([*levels[name], "\0"]) for name in levels}
+    names = wire.input_names(table.features)
     mix = tf.random.experimental.stateless_shuffle
 
     def take(matrix):  # (n, columns) -> model input, (n,) each
@@ -51,6 +52,7 @@ def batches(
         labels = parts.pop(table.target, None)
         for name in parts.keys() & texts.keys():
             parts[name] = tf.gather(texts[name], tf.cast(parts[name], "int32"))
+        parts = {names[column]: part for column, part in parts.items()}
         if not labelled:
             return parts
         return parts, labels if table.task == "regression" else tf.cast(labels, "int64")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers.inputs import schema
+from helpers.inputs import schema, wire
 
 VOCABULARY = 50  # levels of a text column that get an own place; the rest share one
 
@@ -62,12 +62,13 @@ def encode(table) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
     level like the others. All statistics come from `table.train` alone.
 
     Returns:
-        ({column: scalar input}, (batch, width) float32)
+        ({name: scalar input}, (batch, width) float32); a name is the column's own, or one that
+        TensorFlow takes for it
     """
     inputs, numbers, texts = {}, {}, {}
-    for name in table.features:
-        column = table.train[name]
-        if table.kinds[name] == "number":
+    for feature, name in wire.input_names(table.features).items():
+        column = table.train[feature]
+        if table.kinds[feature] == "number":
             inputs[name] = keras.Input((), name=name, dtype="float32")
             sd = float(column.std(ddof=0))
             mean = float(np.nan_to_num(column.mean()))
@@ -97,7 +98,8 @@ def decode(table, x: keras.KerasTensor) -> keras.KerasTensor:
 
 def columns(table, frame: pd.DataFrame) -> dict[str, tf.Tensor]:
     """The inputs of the model, (n,) each."""
-    return {name: tf.constant(values(table, frame[name])) for name in table.features}
+    names = wire.input_names(table.features)
+    return {names[column]: tf.constant(values(table, frame[column])) for column in names}
 
 
 def values(table, column: pd.Series) -> np.ndarray:

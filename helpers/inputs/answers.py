@@ -1,0 +1,32 @@
+"""The answer as a frame: the target's column, then for classes one `probability_…` column each."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from helpers.inputs import csv_file
+
+
+def probability_name(class_name: str) -> str:
+    """The output column with the probability of a class: `probability_` and the class."""
+    return "probability_" + csv_file.identifier(str(class_name), "")
+
+
+def answer_names(target: str, classes: Iterable[str]) -> list[str]:
+    """The columns of an answer, in order; for a regression the target alone."""
+    return [target, *map(probability_name, classes)]
+
+
+def answer_frame(target: str, classes: Iterable[str], values, index=None) -> pd.DataFrame:
+    """Answers as a frame.
+
+    Args:
+        values: (n,) or (n, 1) numbers, or (n, classes) probabilities; the likeliest is the answer.
+    """
+    values, classes = np.asarray(values), list(classes)
+    if not classes:
+        return pd.DataFrame({target: values.reshape(-1)}, index=index)
+    frame = pd.DataFrame(values, index=index, columns=answer_names(target, classes)[1:])
+    frame.insert(0, target, np.array(classes, object)[values.argmax(axis=1)])
+    return frame

@@ -1,0 +1,129 @@
+"""Held-out rows with their truth, which travel with a model: `examples.jsonl`.
+
+One line a row, `{"instance": …, "truth": …}`; the instance in the endpoint's row form.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import DataError, SettingError
+from helpers.inputs import wire
+from helpers.inputs.signature import Signature
+from helpers.inputs.values import fit
+
+MOST = 1000
+NAME = "examples.jsonl"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """`rows` as `helpers.predict` takes them, and what is true of each."""
+
+    rows: Any
+    truth: Any
+
+    def __len__(self) -> int:
+        truth = next(iter(self.truth.values())) if isinstance(self.truth, dict) else self.truth
+        return len(truth)
+
+
+def beside(folder):
+    """Where what travels with a model's folder lies: beside one named `model`, in any other."""
+    return (folder.parent if folder.absolute().name == "model" else folder) / NAME
+
+
+def choose(rows: int, most: int = MOST) -> np.ndarray:
+    """Which of so many rows to keep: evenly spaced, as files may be in order of their classes."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))
+
+
+def lines(rows: dict[str, np.ndarray], truth, *, bare: bool) -> Iterator[str]:
+    """Rows (n, …) by input and their truth as lines of the file.
+
+    Args:
+        bare: the model has one input, whose name the row form leaves out.
+    """
+    columns = {name: wire.plain(values) for name, values in rows.items()}
+    instances = _rows(columns)
+    truths = _rows(truth) if isinstance(truth, dict) else wire.plain(np.asarray(truth))
+    for instance, known in zip(instances, truths, strict=True):
+        value = next(iter(instance.values())) if bare else instance
+        yield json.dumps({"instance": value, "truth": wire.plain(known)}) + "\n"
+
+
+def fitted(examples, signature: Signature, most: int = MOST) -> tuple[dict[str, np.ndarray], Any]:
+    """(x, y) as given to `helpers.export`, checked against the model's inputs.
+
+    Raises:
+        SchemaError: x does not fit the inputs.  SettingError: this is no pair, or y is of another
+            number of rows.
+    """
+    if not (isinstance(examples, tuple | list) and len(examples) == 2):
+        raise SettingError("examples must be a pair (x, y): held-out inputs and their truth.")
+    arrays, truth = fit(examples[0], signature), examples[1]
+    loose = [name for name, values in arrays.items() if not values.ndim]
+    if loose:
+        raise SettingError(f'Input "{loose[0]}" has no rows, so examples can\'t be rows of it.')
+    rows = len(next(iter(arrays.values())))
+    truth = truth if isinstance(truth, dict) else {"": truth}
+    truth = {name: _array(values) for name, values in truth.items()}
+    for name, values in truth.items():
+        if not values.ndim or len(values) != rows:
+            raise SettingError(
+                f"examples: {rows} inputs, but the truth {name} has the shape {values.shape}; "
+                "expected one a row."
+            )
+    kept = choose(rows, most)
+    arrays = {name: values[kept] for name, values in arrays.items()}
+    truth = {name: values[kept] for name, values in truth.items()}
+    return arrays, truth[""] if set(truth) == {""} else truth
+
+
+def read(content: bytes, where: str, instance: dict | None = None) -> Examples:
+    """The file's bytes as rows for `helpers.predict` and their truth.
+
+    Args:
+        instance: a table's schema; its rows come back as a frame of its columns.
+    Raises:
+        DataError: the file is not such lines.
+    """
+    try:
+        found = [json.loads(line) for line in content.splitlines() if line.strip()]
+        rows, truths = [one["instance"] for one in found], [one["truth"] for one in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f'{where} is not lines of {{"instance": …, "truth": …}} ({error!r}). Export the model '
+            "again."
+        ) from error
+    return Examples(_frame(rows, instance) if instance else _columns(rows), _columns(truths))
+
+
+def _frame(rows: list[dict], schema: dict) -> pd.DataFrame:
+    columns = {}
+    for name, about in schema["properties"].items():
+        values = pd.Series([row[about.get("x-input", name)] for row in rows])
+        gap = schema["x-missing"][about["type"]]
+        columns[name] = values.where(values != gap) if about["nullable"] else values
+    return pd.DataFrame(columns)
+
+
+def _columns(rows: list):
+    """Rows as one array, or of dicts one array by name."""
+    if rows and isinstance(rows[0], dict) and set(rows[0]) != {"b64"}:
+        return {name: wire.array([row[name] for row in rows]) for name in rows[0]}
+    return wire.array(rows)
+
+
+def _rows(columns: dict[str, Iterable]) -> Iterator[dict]:
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _array(values) -> np.ndarray:
+    found = np.asarray(values)
+    return found.astype(object) if found.dtype.kind in "SU" else found

@@ -1,0 +1,151 @@
+"""What a person gives a model as its inputs: arrays, texts, pictures, frames, dicts; checked."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import SchemaError, near
+from helpers.inputs.signature import Signature, Tensor
+
+WHAT = "an array, a list of texts or bytes, or a dict of these by the input's name"
+
+
+def fit(values, signature: Signature) -> dict[str, np.ndarray]:
+    """Check values against what a model takes; nothing is sent before this.
+
+    Args:
+        values: what `model.predict` takes: an array or list, for several inputs a dict of them by
+            name; a frame whose columns are the inputs, or the columns of one matrix. For an input
+            named `…_bytes` also paths of files, whose content is sent; a `Path` is one anywhere.
+    Returns:
+        name -> (n, …) of the input's own type; texts and bytes as objects.
+    Raises:
+        SchemaError: names, shapes, types or numbers of rows do not fit.
+    """
+    wanted = signature.inputs
+    named = _by_name(values, wanted)
+    unknown = [str(name) for name in named if name not in wanted]
+    missing = [name for name in wanted if name not in named]
+    if missing:
+        hint = near(missing[0], unknown) if unknown else ""
+        raise SchemaError(f'Input "{missing[0]}" is missing.{hint} The model takes {signature}.')
+    if unknown:
+        raise SchemaError(
+            f'Input "{unknown[0]}" is none of the model; leave it out. It takes {signature}.'
+        )
+    arrays = {name: _array(name, named[name], about) for name, about in wanted.items()}
+    rows = {name: len(a) for name, a in arrays.items() if a.ndim}
+    if len(set(rows.values())) > 1:
+        raise SchemaError(f"Inputs differ in their number of rows: {rows}. Give each the same.")
+    if 0 in rows.values():
+        raise SchemaError("There are no rows; expected at least one to score.")
+    return arrays
+
+
+def _by_name(values, wanted: dict[str, Tensor]) -> dict:
+    if isinstance(values, pd.DataFrame):
+        matrix = len(wanted) == 1 and not set(wanted) & set(values.columns)
+        values = values.to_numpy() if matrix else {n: values[n].to_numpy() for n in values.columns}
+    if isinstance(values, dict):
+        return values
+    if len(wanted) == 1:
+        return {next(iter(wanted)): values}
+    names = ", ".join(wanted)
+    raise SchemaError(
+        f"The model takes {len(wanted)} inputs ({names}); found {type(values).__name__}. "
+        "Give a dict of them by name."
+    )
+
+
+def _array(name: str, values, about: Tensor) -> np.ndarray:
+    if isinstance(values, str | bytes | Path) and about.shape != ():
+        raise SchemaError(f'Input "{name}" is one {type(values).__name__}; put it into a list.')
+    if isinstance(values, pd.Series | pd.Index):
+        values = values.to_numpy()
+    if about.dtype == "string":
+        return _shaped(name, _texts(name, values), about)
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise SchemaError(
+            f'Input "{name}" is no array: {error}. Expected {about}; make its rows alike.'
+        ) from error
+    if found.dtype == object:  # pandas keeps numbers so, too
+        with contextlib.suppress(TypeError, ValueError):  # refused below, by its kind
+            found = found.astype("float64")
+    return _shaped(name, _typed(name, found, about), about)
+
+
+def _typed(name: str, found: np.ndarray, about: Tensor) -> np.ndarray:
+    """Numbers as the input's own type, if none changes its value but by rounding."""
+    plain = "float32" if about.dtype == "bfloat16" else about.dtype
+    kind = np.dtype(plain) if hasattr(np, plain.rstrip("_")) or plain == "bool" else None
+    fits = kind is not None and found.dtype.kind in "biuf" + "c" * (kind.kind == "c")
+    if fits and kind.kind in "iub" and found.size:
+        low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+        whole = found.dtype.kind != "f" or bool((np.isfinite(found) & (found % 1 == 0)).all())
+        if not whole or found.min() < low or found.max() > high:
+            bad = found[(found % 1 != 0) | (found < low) | (found > high)].flat[0]
+            raise SchemaError(
+                f'Input "{name}" holds {bad}; expected {about}: whole numbers from {low} to {high}.'
+            )
+    if not fits:
+        raise SchemaError(
+            f'Input "{name}" is {_kind(found)}; expected {about}. Convert it first, or give {WHAT}.'
+        )
+    return found.astype(kind, copy=False)
+
+
+def _texts(name: str, values) -> np.ndarray:
+    """Texts and bytes as objects; for an input of files' bytes, or a Path, the file's content."""
+    found = values if isinstance(values, np.ndarray) else _nested(values)
+    flat = found.ravel().tolist()
+    for place, value in enumerate(flat):
+        if isinstance(value, Path) or (isinstance(value, str) and name.endswith("_bytes")):
+            if not Path(value).is_file():
+                raise SchemaError(
+                    f'Input "{name}", row {place}: {value} is no file here; expected bytes, or the '
+                    "path of a file."
+                )
+            flat[place] = Path(value).read_bytes()
+        elif not isinstance(value, str | bytes):
+            raise SchemaError(
+                f'Input "{name}" holds {value!r} in row {place}; expected text or bytes.'
+            )
+    texts = np.empty(len(flat), object)
+    texts[:] = flat
+    return texts.reshape(found.shape)
+
+
+def _nested(values) -> np.ndarray:
+    if not hasattr(values, "__iter__"):
+        values = np.asarray(values, object)
+    elif not hasattr(values, "__array__"):
+        values = list(values)
+    return np.asarray(values, object)
+
+
+def _shaped(name: str, found: np.ndarray, about: Tensor) -> np.ndarray:
+    """Keras takes (n,) for (n, 1) and the other way round; so does this."""
+    wanted = about.shape
+    if wanted is None or _fits(found.shape, wanted):
+        return found
+    if found.shape[-1:] == (1,) and _fits(found.shape[:-1], wanted):
+        return found[..., 0]
+    if wanted[-1:] == (1,) and _fits((*found.shape, 1), wanted):
+        return found[..., None]
+    shape = " × ".join(map(str, found.shape)) or "one value"
+    one = " It looks like one row: give array[None]." if _fits((1, *found.shape), wanted) else ""
+    raise SchemaError(f'Input "{name}" has the shape {shape}; expected {about}.{one}')
+
+
+def _fits(shape: tuple, wanted: tuple) -> bool:
+    return len(shape) == len(wanted) and all(
+        size in (None, given) for given, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _kind(found: np.ndarray) -> str:
+    return "text" if found.dtype.kind in "OUS" else found.dtype.name

@@ -1,0 +1,154 @@
+"""What travels between a client and a model: names, bytes, and rows packed as bytes; both ends.
+
+JSON is the wall in bulk. A model whose inputs are all numbers of a fixed shape therefore has a
+second signature, `packed_…`: one input `rows`, a string of bytes that holds row after row, each its
+inputs in order, little-endian. It answers numbers as serialized tensors, named `…_bytes` because
+TensorFlow Serving writes what is named so in base64. The other end is `helpers.learning.export`.
+"""
+
+import base64
+import json
+import keyword
+import re
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+
+from helpers.inputs.signature import DEFAULT, DTYPES, Signature, Tensor, message, shape_of
+
+ROWS = "rows"  # the packed signature's only input
+PACKABLE = re.compile(r"u?int(8|16)|int(32|64)|float(16|32|64)")  # what decode_raw can take
+
+
+def input_names(columns: Iterable[str]) -> dict[str, str]:
+    """Names that TensorFlow takes for any columns: most keep theirs.
+
+    TensorFlow makes inputs arguments of a Python function, and does not tell `a_b` from `A_B`.
+
+    Returns:
+        column -> a name, ASCII and short; names differ in more than their case.
+    """
+    columns, names, taken = list(columns), {}, set()
+
+    def usable(name: str) -> bool:
+        fits = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name) and not keyword.iskeyword(name)
+        return bool(fits) and name != "self" and name.lower() not in taken
+
+    for column in columns:  # first those that may stay as they are
+        if usable(column):
+            names[column] = column
+            taken.add(column.lower())
+    for column in columns:
+        if column not in names:
+            plain = re.sub(r"\W+", "_", column, flags=re.ASCII).strip("_")[:60]
+            plain, number = plain if plain[:1].isalpha() else f"column_{plain}".rstrip("_"), 2
+            name = plain if usable(plain) else f"{plain}_{number}"
+            while not usable(name):
+                number += 1
+                name = f"{plain}_{number}"
+            names[column] = name
+            taken.add(name.lower())
+    return {column: names[column] for column in columns}
+
+
+def packed_name(signature: Signature) -> str:
+    """The name of the signature that takes these inputs packed, or "" where they can't be.
+
+    It depends on names, types and shapes: a client that knows another version's is refused, where
+    bytes alone would be misread.
+    """
+    tensors = signature.inputs.values()
+    if not all(_fixed(about) and PACKABLE.fullmatch(about.dtype) for about in tensors):
+        return ""
+    return f"packed_{zlib.crc32(repr(signature).encode()):08x}"
+
+
+def record_dtype(inputs: dict[str, Tensor]) -> str:
+    """What a row consists of: numbers of the one type that all inputs have, else bytes."""
+    kinds = {about.dtype for about in inputs.values()}
+    return kinds.pop() if len(kinds) == 1 else "uint8"
+
+
+def pack(arrays: Iterable[np.ndarray]) -> bytes:
+    """Inputs (n, …) of the signature's types, in its order, as `rows`."""
+    arrays = [array.astype(array.dtype.newbyteorder("<"), copy=False) for array in arrays]
+    if len(arrays) == 1:
+        return arrays[0].tobytes()
+    if len({array.dtype for array in arrays}) > 1:
+        arrays = [np.ascontiguousarray(a).reshape(len(a), -1).view("u1") for a in arrays]
+    return np.column_stack([array.reshape(len(array), -1) for array in arrays]).tobytes()
+
+
+def packed_body(name: str, block: bytes) -> bytes:
+    """A request to the signature `name`."""
+    head = json.dumps({"signature_name": name})[:-1].encode()
+    return head + b',"inputs":{"rows":[{"b64":"' + base64.b64encode(block) + b'"}]}}'
+
+
+def json_body(columns: dict, signature_name: str = DEFAULT) -> bytes:
+    """A request in TensorFlow Serving's column form, which any signature takes."""
+    request = {} if signature_name == DEFAULT else {"signature_name": signature_name}
+    request["inputs"] = {name: plain(values) for name, values in columns.items()}
+    return json.dumps(request, separators=(",", ":")).encode()
+
+
+def plain(value):
+    """A value as JSON takes it; bytes as {"b64": …}."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.tolist() if value.dtype.kind != "V" else value.astype("float32").tolist()
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def unplain(value):
+    """The opposite of `plain`, but for arrays: lists stay lists."""
+    if isinstance(value, dict):
+        if set(value) == {"b64"}:
+            return base64.b64decode(value["b64"])
+        return {name: unplain(one) for name, one in value.items()}
+    return [unplain(one) for one in value] if isinstance(value, list) else value
+
+
+def outputs(answer, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The `outputs` of an answer in column form as arrays by name.
+
+    Args:
+        names: the signature's outputs; of one alone the server gives no name.
+    """
+    names = list(names)
+    named = answer if isinstance(answer, dict) and set(answer) == set(names) else {names[0]: answer}
+    return {_bare(name): _array(name, value) for name, value in named.items()}
+
+
+def array(values) -> np.ndarray:
+    """JSON's lists as an array: numbers, or objects that are texts or bytes."""
+    values = unplain(values)
+    first = values
+    while isinstance(first, list) and first:
+        first = first[0]
+    kind = object if isinstance(first, str | bytes) else None
+    return np.array(values, kind)
+
+
+def _fixed(about: Tensor) -> bool:
+    shape = about.shape
+    return bool(shape) and shape[0] is None and None not in shape[1:]
+
+
+def _bare(name: str) -> str:
+    return name.removesuffix("_bytes")
+
+
+def _array(name: str, value) -> np.ndarray:
+    found = array(value)
+    if not name.endswith("_bytes") or found.dtype != object or found.shape != (1,):
+        return found
+    tensor = message("Tensor", found[0])
+    kind = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
+    return np.frombuffer(tensor.content, kind).reshape(shape_of(tensor.shape))

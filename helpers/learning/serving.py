@@ -1,0 +1,246 @@
+"""The served forms of a model: its signatures as TensorFlow functions, the packed one too."""
+
+import inspect
+import re
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from helpers.errors import SettingError
+from helpers.inputs import schema, wire
+from helpers.inputs.answers import answer_names
+from helpers.inputs.signature import DEFAULT, Signature, Tensor
+
+
+def of_table(model: keras.Model, table) -> tuple[tf.Module, dict]:
+    """What to save of a model between `encode` and `decode`, and its signatures."""
+    names = wire.input_names(table.features)
+
+    def serve(**columns):
+        answers = model(columns, training=False)
+        if table.task == "regression":
+            return {table.target: answers[:, 0]}
+        best = tf.gather(tf.constant(table.classes), tf.argmax(answers, axis=1))
+        shares = tf.unstack(answers, len(table.classes), axis=1)
+        return dict(zip(answer_names(table.target, table.classes), [best, *shares], strict=True))
+
+    def packed(rows):
+        inputs = {names[column]: Tensor("float32", (None,)) for column in table.features}
+        answers = model(_unpack(rows, inputs), training=False)
+        answers = answers[:, 0] if table.task == "regression" else answers
+        return {"answers_bytes": tf.io.serialize_tensor(answers)[None]}
+
+    spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
+    signatures = {DEFAULT: tf.function(serve).get_concrete_function(**spec)}
+    if name := schema.packed(table):
+        signatures[name] = _of_rows(packed)
+    return _module(model, signatures), signatures
+
+
+def of_model(model, serve: Callable | None, x) -> tuple[tf.Module, dict]:
+    """What to save of any Keras model, or of a function that calls it, and its signatures.
+
+    Args:
+        x: example inputs or None; they say what can't be known otherwise.
+    """
+    call, spec = _of_function(serve, x) if serve else _of_call(model, x)
+    names = wire.input_names(spec)
+
+    def default(**tensors):
+        return _outputs(call({name: tensors[names[name]] for name in spec}), model)
+
+    given = {
+        names[name]: tf.TensorSpec(about.shape, about.dtype, names[name])
+        for name, about in spec.items()
+    }
+    try:
+        signatures = {DEFAULT: tf.function(default, autograph=False).get_concrete_function(**given)}
+    except Exception as error:
+        shown = ", ".join(f"{name} ({_tensor(about)})" for name, about in given.items())
+        said = str(error).strip().splitlines()[0][:300]
+        raise SettingError(
+            f"The model does not take {shown}: {type(error).__name__}: {said} Say what it takes "
+            "with examples=(x, y) or serve=function (helpers.export explains both)."
+        ) from error
+    outputs = signatures[DEFAULT].structured_outputs
+    known = Signature(
+        {name: _tensor(given[name]) for name in sorted(given)},
+        {name: _tensor(outputs[name]) for name in sorted(outputs)},
+    )
+
+    def packed(rows):
+        return _serialized(default(**_unpack(rows, known.inputs)))
+
+    if name := wire.packed_name(known):
+        signatures[name] = _of_rows(packed)
+    return _module(model, signatures), signatures
+
+
+def _of_rows(packed: Callable):
+    rows = tf.TensorSpec([None], "string", wire.ROWS)
+    return tf.function(packed, autograph=False).get_concrete_function(rows)
+
+
+def _unpack(rows, inputs: dict[str, Tensor]) -> dict:
+    """Blocks of rows, each a string of bytes (see wire.py), as the inputs."""
+    kind = wire.record_dtype(inputs)
+    one = [int(np.prod(about.shape[1:])) for about in inputs.values()]  # numbers in a row
+    sizes = [
+        count if kind == about.dtype else count * tf.as_dtype(about.dtype).size
+        for count, about in zip(one, inputs.values(), strict=True)
+    ]
+    values = tf.reshape(tf.io.decode_raw(rows, kind), [-1, sum(sizes)])
+    if max(sizes) == 1:
+        parts = [part[:, None] for part in tf.unstack(values, axis=1)]
+    else:
+        parts = tf.split(values, sizes, axis=1)
+    return {
+        name: _as(part, about, kind)
+        for (name, about), part in zip(inputs.items(), parts, strict=True)
+    }
+
+
+def _as(part, about: Tensor, kind: str):
+    if kind != about.dtype:
+        size = tf.as_dtype(about.dtype).size
+        shape = [-1, *about.shape[1:]] + [size] * (size > 1)
+        return tf.bitcast(tf.reshape(part, shape), about.dtype)
+    return tf.reshape(part, [-1, *about.shape[1:]])
+
+
+def _serialized(outputs: dict) -> dict:
+    """Numbers as bytes, named as TensorFlow Serving wants what it writes in base64."""
+    return {
+        name if x.dtype == tf.string else f"{name}_bytes": x
+        if x.dtype == tf.string
+        else tf.io.serialize_tensor(x)[None]
+        for name, x in outputs.items()
+    }
+
+
+def _module(model, signatures: dict) -> tf.Module:
+    """Holds what the signatures use: variables, and the lookup tables of preprocessing layers."""
+    module = tf.Module()
+    module.weights = [weight.value for weight in getattr(model, "weights", [])]
+    module.others = [v for function in signatures.values() for v in function.variables]
+    kind = tf.saved_model.experimental.TrackableResource
+    reached = tf.train.TrackableView(model).descendants()
+    module.resources = [resource for resource in reached if isinstance(resource, kind)]
+    return module
+
+
+def _outputs(answers, model) -> dict:
+    """Outputs by name: a dict's own keys, else the layers' that give them."""
+    if isinstance(answers, dict):
+        return {str(name): tf.convert_to_tensor(value) for name, value in answers.items()}
+    answers = answers if isinstance(answers, list | tuple) else [answers]
+    layers = list(getattr(model, "output_names", ()))
+    unique = len(layers) == len(answers) == len(set(layers))
+    names = layers if unique else [f"output_{place}" for place in range(len(answers))]
+    return dict(zip(names, map(tf.convert_to_tensor, answers), strict=True))
+
+
+def _of_call(model, x) -> tuple[Callable, dict]:
+    """The model's own call, from a dict of tensors; what it takes, by name."""
+    if getattr(model, "inputs", None):
+        tensors = model.inputs
+        spec = {t.name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors}
+
+        def call(given: dict):
+            structure = keras.tree.pack_sequence_as(model.input, list(given.values()))
+            return model(structure, training=False)
+
+        return call, spec
+    if x is not None and not model.built:
+        model(_first(x))
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not model.built or not shapes:
+        raise SettingError(
+            f'The model "{model.name}" was never called, so what it takes is unknown. Call it once '
+            "on a batch, or give examples=(x, y)."
+        )
+    arguments = [name for name in inspect.signature(model.call).parameters if name != "self"]
+    if x is not None:
+        known = _spec_of(x, arguments[0])
+    else:
+        first = next(iter(shapes.values()))
+        several = first if isinstance(first, dict) else dict(zip(arguments, shapes.values()))  # noqa: B905
+        kind = _kind(model, len(several))
+        known = {name: tf.TensorSpec([None, *shape[1:]], kind) for name, shape in several.items()}
+    named = isinstance(x, dict) or isinstance(next(iter(shapes.values())), dict)
+
+    def call(given: dict):
+        return model(given) if named else model(*given.values())
+
+    return call, known
+
+
+def _kind(model, inputs: int) -> str:
+    """The type of a subclassed model's input: Keras remembers its shape alone."""
+    kinds = keras.layers.TextVectorization, keras.layers.StringLookup, keras.layers.Hashing
+    if not any(isinstance(layer, kinds) for layer in model._flatten_layers()):
+        return model.input_dtype
+    if inputs == 1:
+        return "string"
+    raise SettingError(
+        f'The model "{model.name}" takes {inputs} inputs, some of them texts; which is unknown. '
+        "Give examples=(x, y)."
+    )
+
+
+def _of_function(serve: Callable, x) -> tuple[Callable, dict]:
+    """A function of tensors, called with a dict; what it takes, by name."""
+    plain = getattr(serve, "python_function", serve)
+    about = inspect.signature(plain).parameters
+    names = [n for n, p in about.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    given = getattr(serve, "input_signature", None)
+    examples = _spec_of(x, names[0]) if x is not None and names else {}
+    spec = {}
+    for place, name in enumerate(names):
+        asked = given[place] if given else about[name].annotation
+        if isinstance(asked, tf.TensorSpec):
+            spec[name] = asked
+        elif isinstance(asked, tf.DType):
+            spec[name] = tf.TensorSpec([None], asked)
+        elif name in examples:
+            spec[name] = examples[name]
+        elif name.endswith("_bytes"):
+            spec[name] = tf.TensorSpec([None], tf.string)
+        else:
+            raise SettingError(
+                f'serve: what is its argument "{name}"? Give examples=(x, y), an annotation such '
+                f'as {name}: tf.TensorSpec([None, 28, 28], tf.uint8), or name it "{name}_bytes" '
+                "for files' bytes."
+            )
+    if not spec:
+        raise SettingError("serve takes no named argument; expected one an input of the model.")
+    return lambda tensors: serve(*[tensors[name] for name in names]), spec
+
+
+def _spec_of(x, name: str) -> dict[str, tf.TensorSpec]:
+    """What examples are, by name; one that has none is called `name`."""
+    if not isinstance(x, dict):
+        x = {name: x}
+    found = {}
+    for key, values in x.items():
+        first = np.asarray(values).dtype if hasattr(values, "__array__") else None
+        array = np.asarray(values, object if first is None and _texts(values) else None)
+        kind = "string" if array.dtype.kind in "OSU" else array.dtype.name
+        kind = keras.config.floatx() if kind == "float64" else kind
+        found[str(key)] = tf.TensorSpec([None, *array.shape[1:]], kind)
+    return found
+
+
+def _first(x):
+    return {k: _first(v) for k, v in x.items()} if isinstance(x, dict) else tf.constant(x[:1])
+
+
+def _texts(values) -> bool:
+    return bool(len(values)) and not re.match("int|float|bool|complex", type(values[0]).__name__)
+
+
+def _tensor(spec) -> Tensor:
+    shape = None if spec.shape.rank is None else tuple(spec.shape.as_list())
+    return Tensor(spec.dtype.name, shape)
