@@ -112,7 +112,7 @@ def _in_process(folder) -> float:
     code = f"""
 import time
 from pathlib import Path
-from helpers.emulator.servers.model_server import load
+from helpers.emulator.servers.saved_model import load
 _, signatures = load(Path({str(folder.parent)!r}))
 import tensorflow as tf
 one = signatures["serving_default"]

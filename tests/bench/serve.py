@@ -82,7 +82,7 @@ def _in_process(folder: Path) -> float:
     code = f"""
 import time, sys
 from pathlib import Path
-from helpers.emulator.servers.model_server import load
+from helpers.emulator.servers.saved_model import load
 _, signatures = load(Path({str(folder.parent)!r}))
 import tensorflow as tf
 one = signatures["serving_default"]

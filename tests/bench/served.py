@@ -65,7 +65,7 @@ def server(kind: str, port: int, folder: Path) -> Iterator[None]:
     if kind == "ours":
         script = ROOT / "helpers" / "emulator" / "servers" / "model_server.py"
         flags = ["--model_name=model", f"--model_base_path={folder.parent}"]
-        command = [python, "-P", str(script), *flags, f"--rest_api_port={port}"]
+        command = [python, str(script), *flags, f"--rest_api_port={port}"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
     with tempfile.TemporaryFile() as said:  # a pipe nobody reads would stop a talkative server
         process = subprocess.Popen(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from helpers import storage
-from tests.emulator.conftest import Emulator
+from tests.emulator.conftest import Emulator, until
 from tests.emulator.saved_models import register, saved_models  # noqa: F401
 
 CLIENTS = 64
@@ -73,13 +73,18 @@ def test_mixed_calls_of_many_clients(busy, duration_s):
                 return count
             draw.choice(calls)(client)
 
+    def connected() -> int:
+        port = int(busy.url.rsplit(":", 1)[1])
+        return sum(c.laddr.port == port and bool(c.raddr) for c in process.net_connections())
+
     def load(seconds: float) -> tuple[int, int, int]:
         """Calls answered; memory in bytes and open files when all clients are gone."""
-        at_start = threading.Barrier(CLIENTS)
+        at_start, before = threading.Barrier(CLIENTS), connected()
         with ThreadPoolExecutor(CLIENTS) as pool:
             until_s = time.monotonic() + seconds
             done = [pool.submit(run, n, until_s, at_start) for n in range(CLIENTS)]
             count = sum(future.result() for future in done)
+        until(lambda: connected() <= before)  # the clients' farewells have arrived
         return count, process.memory_info().rss, process.num_fds()
 
     retries = pytest.MonkeyPatch()

@@ -29,7 +29,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.route = route
-        command = [sys.executable, "-P", str(PROGRAM), f"--model_base_path={folder}",
+        command = [sys.executable, str(PROGRAM), f"--model_base_path={folder}",
                    "--model_name=model", f"--rest_api_port={self.port}", "--port=8500",
                    "--file_system_poll_wait_seconds=31540000", *arguments]  # fmt: skip
         self.process = subprocess.Popen(

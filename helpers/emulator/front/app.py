@@ -31,7 +31,7 @@ from helpers.emulator.front.faults import Faults, drop
 # Importing a service registers its methods.
 SERVICES = (
     "operations", "buckets", "builds", "projects", "logs", "jobs", "tuning", "registry",
-    "endpoints", "batch",
+    "endpoints", "predictions", "batch",
 )  # fmt: skip
 BODY_BYTES = 8 * 2**20
 IDLE_S = 30 * 60
@@ -98,7 +98,9 @@ class App:
             result = await handler(call)
         else:
             result = await run_in_threadpool(handler, call)
-        return result if isinstance(result, Response) else _json(result)
+        if isinstance(result, Response):
+            return result
+        return _json(discovery.known(method, result))
 
     def _admit(self, request: Request) -> None:
         """Only the holder of the token, addressing this very server, from no web page."""

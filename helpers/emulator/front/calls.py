@@ -1,12 +1,14 @@
 """What a handler sees of a call, and how it answers: the words every service file here shares."""
 
 import datetime
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 
 from helpers.emulator.front.filters import compile_filter, sort_key
@@ -55,6 +57,11 @@ class ApiError(Exception):
         return {"code": NUMBERS.get(self.status, 2), "message": self.message}
 
 
+def refused(message: str) -> ApiError:
+    """What can't be done as things stand."""
+    return ApiError(400, message, status="FAILED_PRECONDITION")
+
+
 @dataclass
 class Cloud:
     """The running local cloud: its folder, its state, its address."""
@@ -82,6 +89,11 @@ class Call:
     @property
     def state(self) -> State:
         return self.cloud.state
+
+    @property
+    def version(self) -> str:
+        """Of the API that the call speaks."""
+        return self.request.scope["path"].split("/")[1].replace("ui", "v1")
 
 
 def method(*method_ids: str, streamed: bool = False) -> Callable:
@@ -169,7 +181,7 @@ def page(call: Call, items: list[dict], key: str) -> dict:
     answer: dict = {key: items[start : start + size]} if items[start:] else {}
     mask = call.query.get("readMask")
     if mask and mask != "*" and answer:
-        paths = [[_camel(word) for word in part.strip().split(".")] for part in mask.split(",")]
+        paths = [[camel(word) for word in part.strip().split(".")] for part in mask.split(",")]
         answer[key] = [_masked(item, paths) for item in answer[key]]
     if start + size < len(items):
         answer["nextPageToken"] = str(start + size)
@@ -189,7 +201,7 @@ def _masked(item: dict, paths: list[list[str]]) -> dict:
 
 def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:
     """`resource` with the fields of an updateMask taken from `body`."""
-    names = {_camel(part.strip().split(".")[0]) for part in mask.split(",") if part.strip()}
+    names = {camel(part.strip().split(".")[0]) for part in mask.split(",") if part.strip()}
     refused = names - allowed
     if not names or refused:
         listed = ", ".join(sorted(refused)) or "nothing"
@@ -197,6 +209,19 @@ def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:
     return resource | {name: body[name] for name in names if name in body} | {"updateTime": now()}
 
 
-def _camel(name: str) -> str:
+def etag(resource: dict) -> str:
+    """The same for the same content; what a caller sends back with a change of it."""
+    digest = hashlib.sha256(orjson.dumps(resource, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return f"AMEw9y{digest[:32]}"
+
+
+def check_etag(call: Call, current: str) -> None:
+    """Refuse a change of something that is no longer what the caller has read."""
+    if call.body.get("etag", current) != current:
+        raise ApiError(409, "The etag does not match: it was changed meanwhile.", status="ABORTED")
+
+
+def camel(name: str) -> str:
+    """A field's snake_case name as JSON has it."""
     head, *rest = name.split("_")
     return head + "".join(part[:1].upper() + part[1:] for part in rest)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import googleapiclient
 import orjson
 
-from helpers.emulator.front.calls import HANDLERS, ApiError
+from helpers.emulator.front.calls import HANDLERS, ApiError, camel
 from helpers.emulator.front.filters import filter_fields, order_fields
 from helpers.emulator.front.rules import ENUM_NUMBERS
 
@@ -119,7 +119,7 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
     except ValueError as error:
         raise ApiError(400, f"The query can't be read: {error}.") from error
     for name, text in pairs:
-        about = known.get(name) or known.get(_camel(name))
+        about = known.get(name) or known.get(camel(name))
         if about is None:
             if name in COMMON_QUERY:
                 values[name] = text
@@ -134,7 +134,7 @@ def check_query(method: Method, raw: str) -> dict[str, Any]:
         value = _value(single, _from_text(about, text), name, method, problems)
         if problems:
             raise _bad(*problems[0])
-        key = name if name in known else _camel(name)
+        key = name if name in known else camel(name)
         values[key] = [*values.get(key, []), value] if about.get("repeated") else value
     for name, used in (("filter", filter_fields), ("orderBy", order_fields)):
         # A list method says which fields it takes, as "* `display_name` supports …".
@@ -177,6 +177,23 @@ def check_body(method: Method, body: Any) -> dict:
         field_name = problems[0][0]
         raise _bad(field_name, "\n".join(message for _, message in problems[:20]))
     return checked
+
+
+def known(method: Method, answer: Any) -> Any:
+    """The parts of an answer that this version of the API has words for: what was asked for by
+    v1beta1 alone is not shown to v1, and the reverse."""
+    return _known(method.about["response"], answer, method.document["schemas"])
+
+
+def _known(schema: dict, value: Any, schemas: dict) -> Any:
+    schema = schemas[schema["$ref"]] if "$ref" in schema else schema
+    if isinstance(value, list) and "items" in schema:
+        return [_known(schema["items"], item, schemas) for item in value]
+    properties, free = schema.get("properties", {}), schema.get("additionalProperties")
+    if not isinstance(value, dict) or not (properties or free):
+        return value
+    shown = {k: (properties.get(k) or free, v) for k, v in value.items() if free or k in properties}
+    return {key: _known(about, inner, schemas) for key, (about, inner) in shown.items()}
 
 
 def _value(schema: dict, value: Any, where: str, method: Method, problems: list) -> Any:
@@ -224,7 +241,7 @@ def _object(schema: dict, value: dict, where: str, method: Method, problems: lis
     clears = method.id in CLEARING
     made = {}
     for name, inner in value.items():
-        key = name if name in properties else _camel(name)
+        key = name if name in properties else camel(name)
         path = f"{where}.{name}" if where else name
         if inner is None and clears and (key in properties or free is not None):
             made[key if key in properties else name] = None
@@ -350,11 +367,6 @@ def _methods(document: dict, resource: dict | None = None) -> list[Method]:
     for inner in resource.get("resources", {}).values():
         made += _methods(document, inner)
     return made
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 def _snake(name: str) -> str:

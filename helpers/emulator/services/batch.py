@@ -152,10 +152,8 @@ def delete(call: Call) -> dict:
         message = f"The BatchPredictionJob is in state {state}; cancel it, then delete it."
         raise ApiError(400, message, status="FAILED_PRECONDITION")
     call.state.delete(name)
-    empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
-    about = {"@type": registry.TYPE + "DeleteOperationMetadata"}
-    parent = name.rpartition("/batchPredictionJobs/")[0]  # these jobs have no operations of theirs
-    return operations.finished(call.cloud, parent, empty, metadata=about)
+    # These jobs have no operations of their own.
+    return operations.deleted(call, name.rpartition("/batchPredictionJobs/")[0])
 
 
 @calls.on_start

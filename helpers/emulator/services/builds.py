@@ -15,8 +15,6 @@ from packaging.requirements import InvalidRequirement, Requirement
 from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, page
 from helpers.emulator.services import buckets, logs, operations
 
-METADATA = "type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata"
-BUILD = "type.googleapis.com/google.devtools.cloudbuild.v1.Build"
 IMAGE = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([^/]+)/([^/]+)/([\w./-]+?)(?::([\w.-]+))?")
 
 
@@ -68,8 +66,9 @@ def create_build(call: Call) -> dict:
     }  # fmt: skip
     call.state.put("build", name, build, parent=parent)
     return operations.start(
-        call.cloud, parent, run_build, {"name": name}, metadata={"@type": METADATA, "build": build}
-    )
+        call, parent, run_build, {"name": name}, metadata="BuildOperationMetadata",
+        response="Build", build=build,
+    )  # fmt: skip
 
 
 @method("cloudbuild.projects.locations.builds.get", "cloudbuild.projects.builds.get")
@@ -109,7 +108,7 @@ def run_build(cloud: Cloud, name: str) -> dict:
     build = cloud.state.update(name, lambda b: b | end | {"finishTime": now()})
     if build["status"] != "SUCCESS":
         raise ApiError(400, f"Build failed: {build['statusDetail']}", status="FAILED_PRECONDITION")
-    return {"@type": BUILD} | build
+    return build
 
 
 def _unpack(cloud: Cloud, source: dict, folder: Path) -> None:
@@ -283,9 +282,9 @@ def create_repository(call: Call) -> dict:
         call.state.create("repository", name, repository, parent=parent)
     except KeyError as error:
         raise ApiError(409, "the repository already exists") from error
-    kind = "type.googleapis.com/google.devtools.artifactregistry.v1."
-    response, about = {"@type": kind + "Repository"}, {"@type": kind + "OperationMetadata"}
-    return operations.finished(call.cloud, parent, response | repository, metadata=about)
+    return operations.finished(
+        call, parent, repository, metadata="OperationMetadata", kind="Repository"
+    )
 
 
 @method("artifactregistry.projects.locations.repositories.get")
@@ -314,10 +313,7 @@ def delete_repository(call: Call) -> dict:
         shutil.rmtree(Path(call.state.get(uri)["root"]).parent, ignore_errors=True)
         call.state.delete(uri)
     call.state.delete(name)
-    kind = "type.googleapis.com/google.devtools.artifactregistry.v1.OperationMetadata"
-    empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
-    parent = name.rpartition("/repositories/")[0]
-    return operations.finished(call.cloud, parent, empty, metadata={"@type": kind})
+    return operations.deleted(call, name.rpartition("/repositories/")[0], "OperationMetadata")
 
 
 @method("artifactregistry.projects.locations.repositories.packages.list")

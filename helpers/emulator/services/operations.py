@@ -9,10 +9,15 @@ from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, n
 
 log = logging.getLogger("helpers.emulator")
 WORK: dict[str, Callable] = {}
+PACKAGES = {
+    "aiplatform": "google.cloud.aiplatform", "cloudbuild": "google.devtools.cloudbuild",
+    "artifactregistry": "google.devtools.artifactregistry",
+    "serviceusage": "google.api.serviceusage",
+}  # fmt: skip
 
 
 def work(function: Callable) -> Callable:
-    """Work an operation can do: `function(cloud, **arguments)` gives the response.
+    """Work an operation can do: `function(cloud, **arguments)` gives the response's fields.
 
     It runs in a thread, and once more from its start when the server was killed in the middle:
     it must be safe to repeat.
@@ -22,38 +27,54 @@ def work(function: Callable) -> Callable:
 
 
 def start(
-    cloud: Cloud,
-    parent: str,
-    function: Callable,
-    arguments: dict,
-    *,
-    metadata: dict,
-    name: str = "",
-) -> dict:
+    call: Call, parent: str, function: Callable, arguments: dict, *, metadata: str,
+    response: str, **about,
+) -> dict:  # fmt: skip
     """Begin an operation below `parent` and give it as it is now.
 
     Args:
         function: marked with `work`.
         arguments: JSON; kept with the operation.
-        metadata: with its `@type`; `genericMetadata` is added.
+        metadata: its message in the API's package and version; `about` are fields of it.
+        response: the message that the work's result is.
     """
-    name = name or f"{parent}/operations/{cloud.state.next_id()}"
-    moment = now()
-    times = {"genericMetadata": {"createTime": moment, "updateTime": moment}}
-    operation = {"name": name, "metadata": metadata | times, "done": False}
-    kept = operation | {"_work": function.__name__, "_arguments": arguments}
-    cloud.state.put("operation", name, kept, parent=parent)
-    _run(cloud, kept)
+    operation = _new(call, parent, metadata, about)
+    kept = operation | {
+        "_work": function.__name__, "_arguments": arguments, "_type": _type(call, response),
+    }  # fmt: skip
+    call.state.put("operation", operation["name"], kept, parent=parent)
+    _run(call.cloud, kept)
     return operation
 
 
-def finished(cloud: Cloud, parent: str, response: dict, *, metadata: dict, name: str = "") -> dict:
-    """An operation that is done already."""
-    name = name or f"{parent}/operations/{cloud.state.next_id()}"
+def finished(
+    call: Call, parent: str, response: dict, *, metadata: str, kind: str, name: str = ""
+) -> dict:
+    """An operation that is done already; `kind` is the response's message."""
+    operation = _new(call, parent, metadata, {}, name)
+    operation |= {"done": True, "response": {"@type": _type(call, kind)} | response}
+    return call.state.put("operation", operation["name"], operation, parent=parent)
+
+
+def deleted(call: Call, parent: str, metadata: str = "DeleteOperationMetadata") -> dict:
+    """The operation of a resource that is gone."""
+    return finished(call, parent, {}, metadata=metadata, kind="google.protobuf.Empty")
+
+
+def _new(call: Call, parent: str, metadata: str, about: dict, name: str = "") -> dict:
     moment = now()
     times = {"genericMetadata": {"createTime": moment, "updateTime": moment}}
-    operation = {"name": name, "metadata": metadata | times, "done": True, "response": response}
-    return cloud.state.put("operation", name, operation, parent=parent)
+    return {
+        "name": name or f"{parent}/operations/{call.state.next_id()}",
+        "metadata": {"@type": _type(call, metadata)} | about | times, "done": False,
+    }  # fmt: skip
+
+
+def _type(call: Call, message: str) -> str:
+    """An operation carries the version it was made with, in the types of all it holds."""
+    if "." not in message:
+        message = f"{PACKAGES[call.method_id.partition('.')[0]]}.{call.version}.{message}"
+    return f"type.googleapis.com/{message}"
 
 
 def shown(operation: dict) -> dict:
@@ -70,7 +91,8 @@ def resume(cloud: Cloud) -> None:
 def _run(cloud: Cloud, operation: dict) -> None:
     def run() -> None:
         try:
-            result = {"response": WORK[operation["_work"]](cloud, **operation["_arguments"])}
+            response = WORK[operation["_work"]](cloud, **operation["_arguments"])
+            result = {"response": {"@type": operation["_type"]} | response}
         except ApiError as error:
             result = {"error": error.rpc()}
         except Exception as error:

@@ -86,13 +86,9 @@ def get_quota(call: Call) -> dict:
 
 
 def _done(call: Call, kind: str, response: dict) -> dict:
-    base = "type.googleapis.com/google.api.serviceusage.v1."
+    name = f"operations/acat.{call.state.next_id()}"
     return operations.finished(
-        call.cloud,
-        "operations",
-        {"@type": base + kind, **response},
-        metadata={"@type": base + "OperationMetadata"},
-        name=f"operations/acat.{call.state.next_id()}",
+        call, "operations", response, metadata="OperationMetadata", kind=kind, name=name
     )
 
 

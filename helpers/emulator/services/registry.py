@@ -3,17 +3,25 @@
 One row of the state holds a model with all its versions, so every change is one atomic write.
 """
 
-import hashlib
-import json
 import shutil
 import threading
 from pathlib import Path
 
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, page, patch
+from helpers.emulator.front.calls import (
+    ApiError,
+    Call,
+    Cloud,
+    check_etag,
+    etag,
+    found,
+    method,
+    now,
+    page,
+    patch,
+)  # fmt: skip
 from helpers.emulator.services import buckets, operations
 from helpers.emulator.state import State
 
-TYPE = "type.googleapis.com/google.cloud.aiplatform.v1."
 OF_MODEL = ("displayName", "description", "labels")  # the other fields belong to a version
 FORMATS = {
     "supportedDeploymentResourcesTypes": ["DEDICATED_RESOURCES"],
@@ -67,12 +75,12 @@ def _shown(state: State, model: dict, number: str, *, with_version: bool) -> dic
     resource = {k: v for k, v in model.items() if k not in ("versions", "next", "labels")}
     resource |= {k: v for k, v in one.items() if k not in ("labels", "_upload")} | FORMATS
     resource |= {"labels": labels} if labels else {}
+    resource["etag"] = etag(resource)
     if with_version:
         resource["name"] += f"@{number}"
     deployed = _deployments(state, model["name"], number)
     resource |= {"deployedModels": deployed} if deployed else {}
-    digest = hashlib.sha256(json.dumps(resource, sort_keys=True).encode()).hexdigest()
-    return resource | {"etag": f"AMEw9y{digest[:32]}"}
+    return resource
 
 
 def _deployments(state: State, name: str, number: str = "") -> list[dict]:
@@ -105,8 +113,10 @@ def upload(call: Call) -> dict:
         "name": name, "model": model, "new": not body.get("parentModel"),
         "key": call.state.next_id(),
     }  # fmt: skip
-    about = {"@type": TYPE + "UploadModelOperationMetadata"}
-    return operations.start(call.cloud, name, upload_model, arguments, metadata=about)
+    return operations.start(
+        call, name, upload_model, arguments, metadata="UploadModelOperationMetadata",
+        response="UploadModelResponse",
+    )  # fmt: skip
 
 
 @operations.work
@@ -119,7 +129,7 @@ def upload_model(cloud: Cloud, name: str, model: dict, new: bool, key: str) -> d
             number = _add(cloud, name, model, new, key, copy)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
-    return {"@type": TYPE + "UploadModelResponse", "model": name, "modelVersionId": number}
+    return {"model": name, "modelVersionId": number}
 
 
 def _copy(cloud: Cloud, uri: str, to: Path) -> None:
@@ -204,9 +214,8 @@ def patched(call: Call) -> dict:
     """`…/models/ID` changes the model, `…/models/ID@VERSION` that version."""
     name, mask = call.path["name"], call.query.get("updateMask", "")
     base, _, wanted = name.partition("@")
-    if call.body.get("etag") and call.body["etag"] != version(call.state, name)["etag"]:
-        raise ApiError(409, "The etag does not match: the Model was changed.", status="ABORTED")
     with _writing:
+        check_etag(call, version(call.state, name)["etag"])
         if wanted in ("", "-"):
             record = patch(found(call, base), call.body, mask, set(OF_MODEL))
         else:
@@ -243,7 +252,7 @@ def delete(call: Call) -> dict:
     for number in model["versions"]:
         shutil.rmtree(artifacts(call.cloud, {"name": name, "versionId": number}).parent)
         break
-    return _deleted(call, name)
+    return operations.deleted(call, name)
 
 
 @method("aiplatform.projects.locations.models.deleteVersion")
@@ -262,7 +271,7 @@ def delete_version(call: Call) -> dict:
         del record["versions"][wanted]
         call.state.update(base, lambda current: record)
     shutil.rmtree(artifacts(call.cloud, {"name": base, "versionId": wanted}))
-    return _deleted(call, base)
+    return operations.deleted(call, base)
 
 
 def _refuse_deployed(call: Call, name: str, number: str = "") -> None:
@@ -272,9 +281,3 @@ def _refuse_deployed(call: Call, name: str, number: str = "") -> None:
         message = f'The Model "{name}" is deployed or being deployed at the following '
         message += f"Endpoint(s): {', '.join(dict.fromkeys(places))}."
         raise ApiError(400, message, status="FAILED_PRECONDITION")
-
-
-def _deleted(call: Call, name: str) -> dict:
-    empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
-    about = {"@type": TYPE + "DeleteOperationMetadata"}
-    return operations.finished(call.cloud, name, empty, metadata=about)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import httptools
 
-from helpers.emulator.front.calls import ApiError, Cloud
+from helpers.emulator.front.calls import ApiError, Cloud, refused
 from helpers.emulator.servers import PROGRAMS
 from helpers.emulator.services import builds, logs, registry
 from helpers.emulator.services.projects import project_number
@@ -177,7 +177,7 @@ class ModelServer:
             ApiError: an image that can't be emulated, or one Google's health checks won't reach.
         """
         uri, spec = self.spec["imageUri"], self.spec
-        ours = [sys.executable, "-P", str(PROGRAMS / "model_server.py")]
+        ours = [sys.executable, str(PROGRAMS / "model_server.py")]
         prebuilt = PREBUILT.fullmatch(uri)
         if prebuilt and prebuilt[1] == "sklearn":  # takes all from the environment
             return [*ours[:-1], str(PROGRAMS / "sklearn_server.py")]
@@ -187,7 +187,7 @@ class ModelServer:
         image = builds.image(self.cloud, uri)
         if image is None or not image.base.startswith("tensorflow/serving"):
             what = f"is built on {image.base}" if image else "was not built here"
-            raise _refused(
+            raise refused(
                 f"Image {uri} {what}. The local cloud serves images built on tensorflow/serving "
                 "and Google's prebuilt tf2 and sklearn prediction images."
             )
@@ -199,13 +199,13 @@ class ModelServer:
             words = ["tensorflow_model_server", "--port=8500", "--rest_api_port=8501",
                      f"--model_name={name}", f"--model_base_path={base}", *words]  # fmt: skip
         if Path(words[0]).name != "tensorflow_model_server":
-            raise _refused(
+            raise refused(
                 f"Command {words[0]!r} is not emulated; expected tensorflow_model_server."
             )
         flags = dict(w.removeprefix("--").partition("=")[::2] for w in words[1:])
         expected = self.variables["AIP_HTTP_PORT"]
         if flags.get("rest_api_port") != expected:
-            raise _refused(
+            raise refused(
                 f"The server listens on --rest_api_port={flags.get('rest_api_port')}, but requests "
                 f"and health checks go to the container's port {expected}."
             )
@@ -285,10 +285,6 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self.answer and not self.answer.done():
             self.answer.set_exception(EOFError(f"the connection ended ({error})"))
-
-
-def _refused(message: str) -> ApiError:
-    return ApiError(400, message, status="FAILED_PRECONDITION")
 
 
 def _free_port() -> int:

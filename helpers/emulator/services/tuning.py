@@ -78,9 +78,7 @@ def delete(call: Call) -> dict:
         call.state.delete(trial["customJob"])
         shutil.rmtree(jobs.home(call.cloud, trial["customJob"]), ignore_errors=True)
     call.state.delete(name)
-    kind = "type.googleapis.com/google.cloud.aiplatform.v1.DeleteOperationMetadata"
-    empty = {"@type": "type.googleapis.com/google.protobuf.Empty"}
-    return operations.finished(call.cloud, name, empty, metadata={"@type": kind})
+    return operations.deleted(call, name)
 
 
 # --- The watcher

@@ -1,0 +1,155 @@
+"""What the replicas of a training job are given: command, environment, addresses, packages."""
+
+import json
+import os
+import re
+import shlex
+import socket
+import sys
+from pathlib import Path
+
+from helpers.emulator.front.calls import ApiError, Cloud
+from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import buckets, builds, logs
+from helpers.emulator.services.projects import project_number
+from helpers.emulator.services.replicas import Replica, grace_s, kept
+
+POOLS = ("chief", "worker", "ps", "evaluator")
+# Images whose work this machine's own Python and packages can do.
+PYTHON_IMAGE = re.compile(
+    r"((docker\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
+    r"training/.+|gcr\.io/(cloud-aiplatform/training|deeplearning-platform-release)/.+)(:[\w.-]+)?"
+)
+
+
+def plan(cloud: Cloud, name: str, spec: dict, replicas: list[Replica]) -> tuple[list[dict], str]:
+    """The supervisor's spec of every replica, and what the job's log is told first.
+
+    Raises:
+        ApiError: an image or a package can't be had.
+    """
+    addresses: dict[str, list[str]] = {}
+    for replica, port in zip(replicas, _free_ports(len(replicas)), strict=True):
+        addresses.setdefault(f"workerpool{replica.pool}", []).append(f"127.0.0.1:{port}")
+    specs, said, number = [], {}, name.rsplit("/", 1)[-1]
+    for replica in replicas:
+        pool = spec["workerPoolSpecs"][replica.pool]
+        machine = pool.get("machineSpec", {}).get("machineType", "machine")
+        said[f"{machine} is not emulated; this machine has {os.cpu_count()} cores."] = True
+        task = pool.get("containerSpec") or pool["pythonPackageSpec"]
+        image = _image(cloud, task.get("imageUri") or task["executorImageUri"])
+        if not image.root:
+            said[f"{image.base}: this machine's Python {sys.version.split()[0]} runs it."] = True
+        env = kept() | {
+            key: ":".join(map(image.inside, value.split(":"))) for key, value in image.env.items()
+        }
+        env |= _environment(cloud, name, spec, replica, addresses)
+        pip = _own_pip(replica.home, env)
+        if "containerSpec" in pool:
+            commands = [_command(image, task)]
+        else:
+            commands = _package_commands(cloud, task, pip)
+        env |= {var["name"]: _gcs(cloud, var.get("value", "")) for var in task.get("env", [])}
+        specs.append({
+            "commands": [[_gcs(cloud, word) for word in command] for command in commands],
+            "env": env, "cwd": image.inside(image.workdir) if image.root else str(replica.home),
+            "log": f"{logs.folder(cloud, 'ml_job', number) / replica.home.name}.jsonl",
+            "grace_s": grace_s(),
+        })  # fmt: skip
+    ignored = ", ".join(sorted(_without_effect(spec)))
+    return specs, "\n".join([*said, *([f"Accepted without effect: {ignored}."] if ignored else [])])
+
+
+def _without_effect(spec: dict) -> set[str]:
+    """What a job asks for besides that which counts here."""
+    counts = {"workerPoolSpecs", "baseOutputDirectory", "scheduling", "timeout", "replicaCount",
+              "restartJobOnWorkerRestart", "disableRetries", "machineSpec", "machineType",
+              "containerSpec", "pythonPackageSpec"}  # fmt: skip
+    asked = [spec, spec.get("scheduling", {})]
+    for pool in spec["workerPoolSpecs"]:
+        asked += [pool, pool.get("machineSpec", {})]
+    return {name for part in asked for name, value in part.items() if value} - counts
+
+
+def _environment(
+    cloud: Cloud, name: str, spec: dict, replica: Replica, addresses: dict
+) -> dict[str, str]:
+    """What Vertex AI sets. Source: [D: training/code-requirements, distributed-training]"""
+    _, project, _, location, _, number = name.split("/")
+    env = {
+        "CLOUD_ML_JOB_ID": number, "CLOUD_ML_PROJECT_ID": project_number(project),
+        "CLOUD_ML_REGION": location, "LOCAL_CLOUD_DIR": str(cloud.folder),
+        "LOCAL_CLOUD_PROJECT": project, "LOCAL_CLOUD_GRACE_S": str(grace_s()),
+    }  # fmt: skip
+    base = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
+    names = {"MODEL": "model", "CHECKPOINT": "checkpoints", "TENSORBOARD_LOG": "logs"}
+    env |= {f"AIP_{name}_DIR": f"{base}/{folder}/" for name, folder in names.items() if base}
+    about = {"environment": "cloud", "job": json.dumps(spec)}
+    task = {"type": f"workerpool{replica.pool}", "index": replica.index}
+    env["CLUSTER_SPEC"] = json.dumps({"cluster": addresses, "task": task} | about)
+    if sum(map(len, addresses.values())) > 1:
+        cluster = {POOLS[int(name[-1])]: hosts for name, hosts in addresses.items()}
+        task = {"type": POOLS[replica.pool], "index": replica.index}
+        env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task} | about)
+    return env
+
+
+def _image(cloud: Cloud, uri: str) -> builds.Image:
+    """The image of that address, or a stand-in (`root` "") where this Python can do its work."""
+    image = builds.image(cloud, uri)
+    base = image.base if image else uri
+    if PYTHON_IMAGE.fullmatch(base):
+        return image or builds.Image("", "/", {}, [], [], uri)
+    if image is None and builds.IMAGE.fullmatch(uri):
+        raise ApiError(404, f"Image {uri} not found: nothing of that name was built and pushed.")
+    raise ApiError(
+        400, f"Without Docker, {base} can't be run here. Use an image based on python, "
+        "tensorflow/tensorflow or Vertex AI's training images.",
+    )  # fmt: skip
+
+
+def _command(image: builds.Image, container: dict) -> list[str]:
+    """`command` replaces the image's ENTRYPOINT and CMD, `args` its CMD."""
+    command = container.get("command") or image.entrypoint
+    rest = container.get("args") or ([] if container.get("command") else image.cmd)
+    words = [image.inside(word) if image.root else word for word in [*command, *rest]]
+    if not words:
+        raise ApiError(400, f"No command specified, and {image.base} is not known to have one.")
+    python = re.fullmatch(r"(/usr(/local)?/bin/)?python(3(\.\d+)?)?", words[0])
+    return [sys.executable, *words[1:]] if python else words
+
+
+def _own_pip(home: Path, env: dict[str, str]) -> str:
+    """Give a replica a `pip` that leaves this machine's packages alone (job_pip.py)."""
+    binaries, packages = home / "bin", str(home / "packages")
+    binaries.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = [sys.executable, "-I", str(PROGRAMS / "job_pip.py"), packages]
+    for name in ("pip", "pip3"):
+        (binaries / name).write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
+        (binaries / name).chmod(0o700)
+    env["PATH"] = f"{binaries}:{env['PATH']}"
+    env["PYTHONPATH"] = ":".join(filter(None, [packages, env.get("PYTHONPATH")]))
+    env |= {"PIP_TARGET": packages, "PIP_NO_INDEX": "1"}  # what `python -m pip` goes by
+    return str(binaries / "pip")
+
+
+def _package_commands(cloud: Cloud, package: dict, pip: str) -> list[list[str]]:
+    files = [str(buckets.path_of(cloud, uri)) for uri in package["packageUris"]]
+    for uri, path in zip(package["packageUris"], files, strict=True):
+        if not os.path.isfile(path):
+            raise ApiError(404, f"The Python package {uri} does not exist.")
+    module = [sys.executable, "-m", package["pythonModule"], *package.get("args", [])]
+    return [[pip, "install", *files], module]
+
+
+def _gcs(cloud: Cloud, text: str) -> str:
+    """`/gcs/BUCKET/…`, the mounted view of buckets, as the plain files it stands for."""
+    return re.sub(r"(?<![\w./-])/gcs/(?=[a-z0-9])", f"{cloud.folder}/buckets/", text)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
