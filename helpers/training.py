@@ -13,6 +13,8 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
+from helpers.cells.code import submits_itself
+from helpers.cells.parameters import read
 from helpers.cloud import accounts, images, storage
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import Run, check, create, elapsed_s, machine_spec, outcome
@@ -109,8 +111,7 @@ def train(
     """
     labels = dict(labels or {})
     check(machine_type, labels, workers=workers, timeout_s=timeout_s)
-    file = find_notebook(notebook, session)
-    parameters = check_parameters(file.path, parameters or {})
+    file, parameters = look_up(session, notebook, parameters)
     if workers:
         _check_shared(file)
     hours = (workers + 1) * timeout_s / 3600
@@ -124,6 +125,23 @@ def train(
         service_account=service_account,
     )  # fmt: skip
     return job.wait() if wait else job
+
+
+def look_up(session: Session, notebook: str, parameters: dict | None) -> tuple[NotebookFile, dict]:
+    """The notebook a job is to run and its parameters as it declares them.
+
+    Raises:
+        SettingError: a parameter does not fit, or the notebook submits itself.
+    """
+    file = find_notebook(notebook, session)
+    cell, verb = submits_itself(read(file.path), file.name)
+    if cell:
+        raise SettingError(
+            f"{file.name}.ipynb submits itself: cell {cell} calls helpers.{verb}, and the job "
+            "would call it again. Put that cell into a notebook of its own, or its lines under "
+            '`if "CLOUD_ML_JOB_ID" not in os.environ:`.'
+        )
+    return file, check_parameters(file.path, parameters or {})
 
 
 def stage(

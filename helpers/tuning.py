@@ -16,8 +16,8 @@ from helpers.cloud.jobs import Run, check, create, machine_spec, outcome
 from helpers.cloud.links import console
 from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.inputs.metrics import reported
-from helpers.notebooks import NotebookFile, check_parameters, find_notebook
-from helpers.training import job_spec, stage
+from helpers.notebooks import NotebookFile, check_parameters
+from helpers.training import job_spec, look_up, stage
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,7 @@ def tune(
     """
     labels = dict(labels or {})
     check(machine_type, labels, timeout_s=timeout_s)
-    file = find_notebook(notebook, session)
-    parameters = check_parameters(file.path, parameters or {})
+    file, parameters = look_up(session, notebook, parameters)
     if goal not in ("minimize", "maximize") or not re.fullmatch(r"\S+", metric):
         raise SettingError(
             f'metric="{metric}", goal="{goal}"; expected a name of metrics.json without spaces, '

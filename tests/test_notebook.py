@@ -332,3 +332,124 @@ def test_save_in_colab_asks_the_browser(session, tmp_path, monkeypatch):
     assert asked == ["get_ipynb"]
     with pytest.raises(NotebookError, match="did not hand over"):
         helpers.save_notebook(session)
+    colab._message.blocking_request = lambda *_, **__: {"ipynb": {}}
+    with pytest.raises(NotebookError, match="did not hand over"):
+        helpers.save_notebook(session)
+
+    def refused(*_, **__):
+        raise RuntimeError("Error: notebook is read-only")
+
+    colab._message.blocking_request = refused
+    with pytest.raises(NotebookError, match="answered with an error.*read-only"):
+        helpers.save_notebook(session)
+
+
+# Parameters cells of people's own notebooks
+
+
+OWN = """\
+#@title Parameters { display-mode: "form" }
+!pip install -q pandas
+EPOCHS = 50  #@param {"type":"integer","min":1}
+RATE: float = 1  # @param {"type": "slider", "min": 0.5, "max": 2, "step": 0.5}
+LIMIT: int | None = None
+SIZE: Optional[int] = None  # @param {type:"integer", min:8}
+MODE = "a # @param b"  # @param ["a # @param b", "c"] {allow-input: false}
+DAY = "2026-08-01"  # @param {type:"date"}
+FREE = "x"  # @param ["x", "y"] {"allow-input": true}
+LAYERS = [64,
+          -32]
+OPTIONS = {"a": None, "b": [1, 2]}
+LOW = -1.5
+MANY, FEW = 9, 1
+F = not True
+B = EPOCHS * 2
+MAX_TOKENS = 20000
+"""
+
+
+def own(path: Path, *cells: str) -> Path:
+    """A notebook as Colab saves it: no cell has a tag."""
+    notebook = new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "P"}})
+    notebook.cells = [new_code_cell(cell) for cell in ("import sys", OWN, *cells)]
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_a_cell_that_colab_draws_as_a_form_is_the_parameters_cell(tmp_path):
+    known = read_parameters(own(tmp_path / "own.ipynb"))
+    assert known == {
+        "EPOCHS": 50, "RATE": 1, "LIMIT": None, "SIZE": None, "MODE": "a # @param b",
+        "DAY": "2026-08-01", "FREE": "x", "LAYERS": [64, -32],
+        "OPTIONS": {"a": None, "b": [1, 2]}, "LOW": -1.5, "MANY": 9, "FEW": 1, "MAX_TOKENS": 20000,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("RATE", "1.5", 1.5),
+        ("LIMIT", 5, 5),
+        ("LIMIT", "7", 7),
+        ("LIMIT", None, None),
+        ("SIZE", 8.0, 8),
+        ("FREE", "anything", "anything"),
+        ("LAYERS", (1, 2), [1, 2]),
+        ("LAYERS", "[1, 2]", [1, 2]),
+        ("OPTIONS", {"a": -1}, {"a": -1}),
+        ("LOW", -3, -3.0),
+        ("MANY", 2, 2),
+        ("MAX_TOKENS", 100, 100),
+        ("MAX_TOKENS", "100", 100),
+    ],
+)
+def test_values_of_an_own_form_are_taken(tmp_path, name, value, wanted):
+    checked = check_parameters(own(tmp_path / "own.ipynb"), {name: value})
+    assert checked == {name: wanted}
+    assert type(checked[name]) is type(wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EPOCHS", 0, "is 0; expected 1 or more"),
+        ("RATE", 3, "is 3.0; expected 0.5 to 2"),
+        ("LIMIT", "many", "expected a whole number or None"),
+        ("SIZE", 4, "expected 8 or more"),
+        ("MODE", "d", "Known: a # @param b, c"),
+        ("DAY", "2026-13-01", "expected a date"),
+        ("F", False, "its value is computed (not True)"),
+        ("B", 3, "its value is computed (EPOCHS * 2)"),
+        ("OPTIONS", [1], "expected a dictionary"),
+        ("LAYERS", {"a": object()}, "expected a list"),
+        ("EPOCH", 3, 'Did you mean "EPOCHS"?'),
+    ],
+)
+def test_values_an_own_form_would_not_let_through_are_refused(tmp_path, name, value, said):
+    with pytest.raises(SettingError) as refused:
+        check_parameters(own(tmp_path / "own.ipynb"), {name: value})
+    assert said in str(refused.value)
+
+
+def test_without_a_parameters_cell_the_error_says_how_to_make_one(tmp_path):
+    path = tmp_path / "none.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("EPOCHS = 3  # not @param")]), path)
+    with pytest.raises(SettingError, match='has no parameters cell. .* "# @title Parameters"'):
+        check_parameters(path, {"EPOCHS": 5})
+
+
+def test_an_own_form_is_set_before_the_cells_below_it(tmp_path):
+    path = own(tmp_path / "own.ipynb", "print(EPOCHS, RATE, LIMIT, LAYERS)")
+    cells = nbformat.read(path, as_version=4)
+    cells.cells[1].source = (
+        cells.cells[1]
+        .source.replace("!pip install -q pandas\n", "")
+        .replace("Optional[int]", "int")
+    )
+    nbformat.write(cells, path)
+    before = path.read_bytes()
+    given = {"EPOCHS": 7, "RATE": 2, "LIMIT": 3, "LAYERS": [1]}
+    output = helpers.run_notebook(path, tmp_path / "out" / "own.ipynb", given, report=False)
+    assert "7 2.0 3 [1]" in text_of(output)
+    assert path.read_bytes() == before
+    assert [file.name for file in output.parent.iterdir()] == ["own.ipynb"]

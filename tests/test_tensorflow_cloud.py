@@ -266,7 +266,6 @@ def test_the_articles_cell_runs_as_it_stands_in_a_notebook(session, folder):
     Path("requirements.txt").write_text("pandas\nscikit-learn\n")
     cells = [
         "!echo shell\n%pwd\nfrom helpers import tensorflow_cloud as tfc\nBUCKET = 'local-bucket'",
-        "if not tfc.remote():\n    import helpers\n    helpers.connect('local')",
         'labels = {"phase": "test", "owner": "team"}\n'
         'tfc.run(requirements_txt="requirements.txt", distribution_strategy="auto", '
         'chief_config="auto",\n        docker_image_bucket_name=BUCKET, job_labels=labels)',
@@ -280,6 +279,8 @@ def test_the_articles_cell_runs_as_it_stands_in_a_notebook(session, folder):
     helpers.run_notebook("article.ipynb", folder / "out" / "article.ipynb", cwd=folder)
     name = next(job["displayName"] for job in jobs(session) if "article" in job["displayName"])
     assert helpers.find_job(session, name).wait().metrics == {"trained": "in the job"}
+    said = (folder / "out" / "article.ipynb").read_text()
+    assert said.count("the local cloud is used") == 1
 
 
 def test_the_bucket_must_be_there(session, folder):

@@ -8,6 +8,7 @@ import pytest
 import helpers
 from helpers import storage
 from helpers.errors import JobError, NotFoundError, SettingError
+from helpers.training import look_up
 
 SMALL = """\
 import json, pathlib, time
@@ -116,3 +117,29 @@ def test_a_notebook_that_is_not_there(session):
 def test_a_job_that_is_not_there(session):
     with pytest.raises(NotFoundError, match="02_train"):
         helpers.find_job(session, "no-such-job")
+
+
+ITSELF = {
+    "helpers.train(session, helpers.save_notebook(session))": True,
+    "uri = helpers.save_notebook(session)\njob = helpers.train(session, uri, wait=False)": True,
+    "from helpers import train as go\ngo(session, 'itself.ipynb')": True,
+    "import helpers as h\nh.tune(session, notebook='notebooks/itself', search={})": True,
+    "NOTEBOOK = 'itself.ipynb'\n!pwd\nhelpers.train(session, NOTEBOOK)": True,
+    "helpers.train(session, 'other.ipynb')": False,
+    "if 'CLOUD_ML_JOB_ID' not in os.environ:\n    helpers.train(session, 'itself.ipynb')": False,
+    "trainer.train(session, 'itself.ipynb')": False,
+    "helpers.train(session, helpers.save_notebook(session, 'other.ipynb'))": False,
+}
+
+
+@pytest.mark.parametrize("cell", ITSELF)
+def test_a_notebook_that_submits_itself_is_found_before_the_job(session, tmp_path, cell):
+    path = notebook(tmp_path, "itself.ipynb", "import helpers", cell)
+    if ITSELF[cell]:
+        with pytest.raises(SettingError, match="itself.ipynb submits itself: cell 3"):
+            look_up(session, str(path), {})
+        search = {"EPOCHS": (1, 2)}
+        with pytest.raises(SettingError, match="submits itself"):
+            helpers.tune(session, str(path), search=search, metric="loss")
+    else:
+        assert look_up(session, str(path), {"EPOCHS": 2})[1] == {"EPOCHS": 2}

@@ -40,7 +40,7 @@ ENTRYPOINT ["python", "-m", "helpers.inside.main"]
 # What a job imports of this package; a change elsewhere builds no new image.
 JOB = (
     "__init__.py", "errors.py", "connection.py", "notebooks.py", "training.py",
-    "cloud", "inputs", "inside", "learning", "looks", "tensorflow_cloud",
+    "cells", "cloud", "inputs", "inside", "learning", "looks", "tensorflow_cloud",
 )  # fmt: skip
 # What looks like a credential never enters an image, a package or the bucket.
 CREDENTIALS = re.compile(

@@ -30,6 +30,23 @@ def _place() -> str:
     return "Colab" if "google.colab" in sys.modules else ""
 
 
+def _ask_in_colab(project: str) -> None:
+    """Let Colab ask its question; when it is refused, nothing has been set."""
+    from google.colab import auth
+
+    before = dict(os.environ)
+    try:
+        auth.authenticate_user()  # with the project it would be set before the question
+    except Exception as error:  # Colab's own: refused, closed, or the page did not answer
+        os.environ.clear()
+        os.environ.update(before)
+        raise SettingError(
+            f"Colab's sign-in was refused or did not end ({str(error) or type(error).__name__}). "
+            f'{SIGN_IN["Colab"]}, or use CLOUD="local".'
+        ) from error
+    auth.authenticate_user(project_id=project)  # signed in: asks nothing, sets the project
+
+
 def sign_in(project: str) -> Credentials:
     import google.auth
     from google.auth.exceptions import DefaultCredentialsError
@@ -37,9 +54,7 @@ def sign_in(project: str) -> Credentials:
 
     place = _place()
     if place == "Colab":
-        from google.colab import auth
-
-        auth.authenticate_user(project_id=project)
+        _ask_in_colab(project)
     try:
         credentials, _ = google.auth.default(scopes=SCOPES)
     except DefaultCredentialsError as error:

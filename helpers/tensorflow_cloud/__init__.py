@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 from helpers.cloud import images
+from helpers.cloud.client import Session
 from helpers.cloud.jobs import check, machine_spec
-from helpers.connection import last
+from helpers.connection import connect, last
 from helpers.errors import NotFoundError, SettingError
 from helpers.tensorflow_cloud.package import pack_code
 from helpers.training import new_name, submit
@@ -94,8 +95,6 @@ def run(
     if remote():
         return None
     docker = {} if docker_config in (None, "auto") else vars(docker_config)
-    bucket = docker.get("image_build_bucket") or docker_image_bucket_name or last().bucket
-    session = dataclasses.replace(last(), bucket=bucket.removeprefix("gs://"))
     chief, worker = _machine(chief_config), _machine(worker_config)
     if distribution_strategy not in ("auto", None):
         raise SettingError(f'distribution_strategy={distribution_strategy!r}; expected "auto".')
@@ -103,6 +102,7 @@ def run(
         raise SettingError(f"entry_point_args={entry_point_args!r}; expected a list of texts.")
     for machine in (chief, worker):
         check(machine["machineType"], job_labels or {}, workers=int(worker_count))
+    session = _session(docker.get("image_build_bucket") or docker_image_bucket_name or "")
     if docker.get("image") or docker.get("cache_from"):
         print("Left out: image and cache_from; an image is named by its content and reused by it.")
 
@@ -138,6 +138,17 @@ def run(
     if itself:
         sys.exit(0)  # the script trains in the job, not here as well
     return {"job_id": job.number, "docker_image": image}
+
+
+def _session(bucket: str) -> Session:
+    """The session of the last `connect()`, with that bucket; without one, the local cloud's."""
+    bucket = bucket.removeprefix("gs://").rstrip("/")
+    try:
+        session = last()
+    except SettingError:
+        print('No helpers.connect(…) before tfc.run: the local cloud is used (CLOUD="local").')
+        return connect("local", bucket=bucket)
+    return dataclasses.replace(session, bucket=bucket or session.bucket)
 
 
 def _requirements(path: str | None) -> bytes:

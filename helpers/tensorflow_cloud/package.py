@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 
+from helpers.cells import leaks
+from helpers.cells.code import plain
 from helpers.cloud.client import Session
 from helpers.cloud.images import CREDENTIALS
 from helpers.errors import NotFoundError, SettingError
@@ -17,10 +19,6 @@ from helpers.notebooks import find_notebook, save_notebook, scan_secrets
 
 LIMIT_BYTES = 100 * 2**20  # data belongs into the bucket
 IGNORE_FILES = (".gcloudignore", ".dockerignore", ".gitignore")  # the first that is there
-SECRET = re.compile(
-    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bya29\.[\w-]{20}|\bAIza[\w-]{35}\b|\bGOCSPX-[\w-]{20}"
-)
-PYTHON_MAGICS = ("%%time", "%%capture")  # the cell below them is plain Python
 
 
 def pack_code(session: Session, entry_point: str | None) -> tuple[str, dict[str, bytes]]:
@@ -51,7 +49,7 @@ def pack_code(session: Session, entry_point: str | None) -> tuple[str, dict[str,
         scan_secrets(path)
         text = script_of(nbformat.read(path, as_version=4), path.name).encode()
         script = script if f"code/{script}" not in files else f"{path.stem}_notebook.py"
-    if SECRET.search(text):
+    if leaks.shown(text):
         raise SettingError(f"{path} shows a secret; remove it. Machines need none.")
     return script, files | {f"code/{script}": text}
 
@@ -65,7 +63,7 @@ def script_of(notebook: nbformat.NotebookNode, name: str) -> str:
     parts = ["from IPython.display import display  # every notebook has it\n"]
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for number, source in enumerate(code, 1):
-        text, left_out = _plain(source)
+        text, left_out = plain(source)
         for line in left_out:
             print(f"Kept out: cell {number} of {name}: {line}")
         try:
@@ -76,31 +74,6 @@ def script_of(notebook: nbformat.NotebookNode, name: str) -> str:
             ) from error
         parts.append(f"\n# cell {number}\n{text.rstrip()}\n")
     return "".join(parts)
-
-
-def _plain(source: str) -> tuple[str, list[str]]:
-    """A cell without magics and shell lines, as IPython itself finds them (never in strings)."""
-    from IPython.core import inputtransformer2 as ipython
-
-    lines = source.strip("\n").splitlines(keepends=True)
-    left_out = []
-    if lines and lines[0].startswith("%%"):
-        if not lines[0].startswith(PYTHON_MAGICS):
-            return "", [f"{lines[0].strip()} (the whole cell)"]
-        left_out.append(lines.pop(0).strip())
-    kinds = (
-        ipython.MagicAssign, ipython.SystemAssign, ipython.EscapedCommand, ipython.HelpEnd,
-    )  # fmt: skip
-    while True:
-        tokens = ipython.make_tokens_by_line(lines)
-        found = [hit for hit in (kind.find(tokens) for kind in kinds) if hit]
-        if not found:
-            return "".join(lines), left_out
-        start = min(hit.start_line for hit in found)
-        end = ipython.find_end_of_continued_line(lines, start) + 1
-        left_out.append("".join(lines[start:end]).strip())
-        indent = re.match(r"\s*", lines[start])[0]
-        lines[start:end] = [f"{indent}pass\n"]
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -124,7 +97,7 @@ def _files(folder: Path) -> dict[str, bytes]:
                     f"not need in {IGNORE_FILES[0]}, and keep data in the bucket."
                 )
             content = path.read_bytes()
-            if CREDENTIALS.search(name) or SECRET.search(content):
+            if CREDENTIALS.search(name) or leaks.shown(content):
                 kept_out.append(name)
             else:
                 files[f"code/{name}"] = content
