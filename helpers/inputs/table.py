@@ -13,7 +13,7 @@ import pandas as pd
 from helpers.cloud import environment, folders, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
-from helpers.inputs import csv_file, shards
+from helpers.inputs import csv_file, metrics, shards
 from helpers.inputs.answers import probability_name
 from helpers.inputs.game_sales import GAMES, PROPOSED, game_sales
 
@@ -174,22 +174,7 @@ def score(table: Table, scores: pd.DataFrame) -> dict[str, float]:
     Returns:
         Regression: mae and rmse in the target's unit, r2. Classification: accuracy, log_loss.
     """
-    truth = table.test.loc[scores.index, table.target]
-    if table.task == "regression":
-        error = scores[table.target].astype("float64") - truth
-        spread = float(((truth - truth.mean()) ** 2).sum())
-        return {
-            "mae": float(error.abs().mean()),
-            "rmse": float((error**2).mean() ** 0.5),
-            "r2": 1 - float((error**2).sum()) / (spread or 1.0),
-        }
-    shares = scores[[probability_name(name) for name in table.classes]].to_numpy("float64")
-    place = truth.map({name: i for i, name in enumerate(table.classes)}).to_numpy()
-    chosen = np.clip(shares[np.arange(len(shares)), place], 1e-7, 1)
-    return {
-        "accuracy": float((scores[table.target].astype(str) == truth).mean()),
-        "log_loss": float(-np.log(chosen).mean()),
-    }
+    return metrics.score(table.test.loc[scores.index, table.target], scores)
 
 
 def find_files(source: str) -> list[Path]:
