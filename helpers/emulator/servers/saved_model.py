@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# What TensorFlow imports for others: Keras, and with it scikit-learn and matplotlib. A SavedModel
+# runs without, and the server starts in half the time.
+UNUSED = ("keras", "h5py", "matplotlib", "pandas", "scipy", "sklearn")
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -31,6 +35,7 @@ def load(base: Path, *, direct: bool = False) -> tuple[str, dict[str, Signature]
         versions = {1: base}
     if not versions:
         raise FileNotFoundError(f"No versions of servable found under base path {base}")
+    sys.modules |= dict.fromkeys(UNUSED)
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
