@@ -176,6 +176,21 @@ def test_training_lowers_the_error_and_repeats_itself():
     assert runs[0][-1] < 0.8 * runs[0][0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("batch_size", "execution"), [(7, 4), (50, 4), (1024, 32), (1024, 1)])
+def test_watching_test_rows_warns_of_nothing(batch_size, execution):
+    """Whether the test rows fill many batches or a part of one, fewer than an execution has."""
+    data = table(rows=200)
+    model = network(data)
+    model.compile("adam", "mse", steps_per_execution=execution)
+    unseen = helpers.batches(data, data.test, batch_size=batch_size)
+    assert unseen.cardinality() == -(-50 // batch_size)
+    rows = helpers.batches(data, data.train, batch_size=4, seed=5)
+    fit = {"epochs": 2, "steps_per_epoch": 32, "validation_data": unseen, "verbose": 0}
+    assert len(model.fit(rows, **fit).history["val_loss"]) == 2
+    model.evaluate(helpers.batches(data, data.test, batch_size=batch_size), verbose=0)
+
+
 @pytest.mark.parametrize("task", ["regression", "multiclass"])
 def test_the_saved_model_answers_as_the_keras_model(task, tmp_path):
     data = table(task, unit="$")

@@ -76,9 +76,13 @@ def batches(
 
     if seed is None:
         found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
+        size = -(-len(frame) // batch_size)
     else:
         epochs = tf.data.Dataset.counter(start_epoch)
         found = epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
+        size = tf.data.INFINITE_CARDINALITY
+    # without it Keras, which runs many steps in one call, takes the end of the rows for a lack
+    found = found.apply(tf.data.experimental.assert_cardinality(size))
 
     def share(about) -> tf.data.Dataset:
         workers, place = about.num_input_pipelines, about.input_pipeline_id
