@@ -1,4 +1,9 @@
-"""Whether one line of a parameters cell is what Colab draws as a form (helpers/cells/forms.py)."""
+"""Whether one line of a parameters cell is what Colab draws as a form (helpers/cells/forms.py).
+
+What is no field, because a form of more than eight is read by nobody, stands below them as code:
+
+NAME = 1  # what it is, in words
+"""
 
 import ast
 import re
@@ -40,3 +45,15 @@ def breach(line: str) -> str:
         return "a slider needs min and max"
     expected = forms.misfit(form, value)
     return f"{value!r} does not fit; expected {expected}" if expected else ""
+
+
+def breach_below(line: str) -> str:
+    """What is wrong with a parameter that is no field, or ""."""
+    match = re.fullmatch(r"[A-Z][A-Z0-9_]* = (?P<value>[^=#]+)  # (?!@)\w.*", line)
+    if not match:
+        return "write `NAME = literal  # what it is` in one line"
+    try:
+        ast.literal_eval(match["value"])
+    except (ValueError, SyntaxError):
+        return "the value must be a literal"
+    return ""

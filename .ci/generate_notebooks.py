@@ -4,7 +4,8 @@
     python .ci/generate_notebooks.py --check   exit 1 and name the ones that are out of date
 
 `quickstart.ipynb`: the cells tagged `quickstart` of 01 to 04, each with the heading above it; one
-parameters cell with the parameters those cells use, as the first notebook that has one sets it.
+parameters cell with the parameters those cells use, as the first notebook that has one sets it:
+eight fields, and the rest below them, as code.
 `snippets.ipynb`: the cells tagged `template`, each with the lines it needs (see snippets.py).
 """
 
@@ -24,9 +25,18 @@ STAGES = {
     "02_train": "**Stage 2 of 4: train on the cloud.** A job now runs the notebook "
     "`01_prototype.ipynb`, which holds the same cells as stage 1.",
     "03_deploy": "**Stage 3 of 4: deploy.** The registered version gets an address.",
-    "04_predict": "**Stage 4 of 4: predict**, over HTTPS, with rows the model has not seen.",
+    "04_predict": "**Stage 4 of 4: predict**, with rows the model has not seen.",
 }
-CLOUD = ("CLOUD", "PROJECT", "LOCATION", "BUCKET")
+# What most people want to set, as fields; whatever else the cells use stands below.
+FIELDS = ("CLOUD", "PROJECT", "BUCKET", "DATA", "TARGET", "EPOCHS", "MODEL_NAME", "CLEAN_UP")
+WORDS = {  # of parameters whose own notebook has none
+    "CLEAN_UP": "Remove the endpoint in the end; off only says what that would remove.",
+    "ENDPOINT_NAME": "the endpoint's name; empty: the model's",
+    "TRAFFIC_PERCENT": "the share of a candidate beside a running version",
+    "IDLE_SHUTDOWN_S": "the machine stops after so long without a request",
+    "ALWAYS_ON": "keep the machine up, and its bill",
+}
+MORE = "# @markdown **More** is in this cell's code (double-click): `{first}` to `{last}`"
 # Where the first notebook's default is not the one wanted here.
 OWNER = {"CLEAN_UP": "04_predict"}
 HEADER = """\
@@ -34,18 +44,19 @@ HEADER = """\
 
 [![Open In Colab]({badge})]({address})
 
-Takes a table from a first look to a model that answers predictions over HTTP: prototype, train \
-as a job, register, deploy, predict. It needs nothing: with `CLOUD = "local"` the cloud is a \
-server on this machine that speaks Google's own API. It leaves nothing running.
+![The road: prototype, train as a job, register, deploy, predict]({road})
+
+Takes a table from a first look to a model that answers predictions: prototype, train as a job, \
+register, deploy, predict. It needs nothing: with `CLOUD = "local"` the cloud is a server on this \
+machine that speaks Google's own API. It leaves a registered model, and says what remains.
 
 **Time and cost:** about two minutes on the local cloud: no account, nothing leaves this machine. \
 On Google half an hour; the job and the endpoint bill until the last cell has run."""
 PARAMETERS = """\
 ## Parameters
 
-Run it as it is, or name your own table: `DATA` is a built-in name or the path or URL of a CSV, \
-`TARGET` the column to predict. Each stage also stands alone in its own notebook, 01 to 04, with \
-every choice explained."""
+Run it as it is, or name your own table. Each stage also stands alone in its own notebook, \
+01 to 04, with every choice explained."""
 CONNECT = """\
 ## Connect
 
@@ -77,15 +88,33 @@ def chosen(cells: list[NotebookNode]) -> list[NotebookNode]:
     return kept
 
 
-def form_lines(cells: list[NotebookNode]) -> dict[str, str]:
-    """Name -> line of a notebook's parameters cell."""
-    lines = {}
+def form_lines(cells: list[NotebookNode]) -> dict[str, tuple[str, str]]:
+    """Name -> line of a notebook's parameters cell, and the words that explain it."""
+    lines, above = {}, ""
     for cell in cells:
         if has(cell, "parameters"):
             for line in cell.source.splitlines():
-                if not line.startswith("#"):
-                    lines[line.split(" = ")[0]] = line
+                if line.startswith("#"):
+                    above = line.removeprefix("# @markdown ")
+                    continue
+                value, _, words = line.partition("  # ")
+                field = words.startswith("@param")
+                name, said = line.split(" = ")[0], above if field else words
+                lines[name] = (line if field else value, said or WORDS.get(name, ""))
+                above = ""
     return lines
+
+
+def form(lines: dict[str, tuple[str, str]]) -> str:
+    """The parameters cell: the fields, each below its words, and the rest folded with the code."""
+    fields = [f"# @markdown {lines[name][1]}\n{lines[name][0]}" for name in FIELDS]
+    rest = [name for name in lines if name not in FIELDS]
+    below = []
+    for name in rest:
+        value, words = lines[name][0].partition("  # @param")[0], lines[name][1].rstrip(".")
+        below.append(f"{value}  # {words[:1].lower()}{words[1:]}")
+    more = MORE.format(first=rest[0], last=rest[-1])
+    return "\n".join(["# @title Parameters", *fields, more, *below])
 
 
 def names_used(cells: list[NotebookNode]) -> set[str]:
@@ -104,19 +133,18 @@ def quickstart(root: Path = links.ROOT) -> str:
         forms[name] = form_lines(cells)
     connect = new_code_cell(CONNECT_CODE)
     used = names_used([connect, *road])
-    # The order of the forms: where calls go, then what each stage adds.
-    merged = {parameter: forms["02_train"][parameter] for parameter in CLOUD}
+    merged: dict[str, tuple[str, str]] = {}
     for name in STAGES:
         for parameter in forms[name]:
             if parameter in used:
                 merged.setdefault(parameter, forms[OWNER.get(parameter, name)][parameter])
-    form = "\n".join(["# @title Parameters", *merged.values()])
-    address = links.colab(about, "notebooks/quickstart.ipynb")
+    address, road_svg = links.colab(about, "notebooks/quickstart.ipynb"), "docs/road.svg"
+    header = HEADER.format(badge=links.BADGE, address=address, road=links.raw(about, road_svg))
     cells = [
-        new_markdown_cell(HEADER.format(badge=links.BADGE, address=address)),
+        new_markdown_cell(header),
         new_markdown_cell(PARAMETERS),
-        new_code_cell(form, metadata={"tags": ["parameters"], "cellView": "form"}),
-        new_code_cell(links.bootstrap(about), metadata={"tags": ["bootstrap"]}),
+        new_code_cell(form(merged), metadata={"tags": ["parameters"], "cellView": "form"}),
+        new_code_cell(links.bootstrap(about), metadata=links.BOOTSTRAP_METADATA),
         new_markdown_cell(CONNECT),
         connect,
         *road,

@@ -16,22 +16,17 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[1]
 PLACEHOLDER = "OWNER"
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
-# Three things in as few lines as they take, before TensorFlow loads: in Colab install this very
-# release; let a plain checkout be found from its notebooks folder; refuse another `helpers`.
+# In Colab install this very release, or say why pip could not; elsewhere say how one would. What it
+# finds is looked at by colab_to_cloud/__main__.py, before anything of `helpers` runs.
 BOOTSTRAP = """\
-import subprocess
-import sys
-from importlib import machinery, metadata, util
-
-get = "{name}[local] @ git+{repository}@{tag}"
-ours = {{d.version: d.locate_file("") for d in metadata.distributions(name=get[:{length}])}}
-if "google.colab" in sys.modules and "{version}" not in ours:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", get], check=True)
-sys.path += ["..", "../.."]  # a checkout, seen from its notebooks
-found = getattr(util.find_spec("helpers"), "submodule_search_locations", "nowhere")
-if not machinery.PathFinder.find_spec("notebooks", found):
-    raise ImportError(f"helpers is in {{found}}; install or put first: {{ours or get!r}}")
+# @title Install {name} {version}: half a minute in Colab, nothing elsewhere
+import runpy, subprocess, sys; from importlib.util import find_spec; {path}
+how = f"{{sys.executable}} -m pip install -q '{name}[local] @ git+{repository}@{tag}'"
+if "google.colab" in sys.modules and not find_spec("{module}"):
+    how = subprocess.getoutput(how)  # what pip says, or nothing
+assert find_spec("{module}") and runpy.run_module("{module}", {{"wanted": "{version}"}}), how
 """
+BOOTSTRAP_METADATA = {"cellView": "form", "tags": ["bootstrap"]}
 
 
 def project(root: Path = ROOT) -> dict[str, str]:
@@ -63,9 +58,15 @@ def github(about: dict[str, str], path: str) -> str:
     return f"{about['repository']}/blob/{about['tag']}/{path}"
 
 
+def raw(about: dict[str, str], path: str) -> str:
+    """The file itself, at its tag: what a picture's address must be."""
+    owner = about["repository"].removeprefix("https://github.com/")
+    return f"https://raw.githubusercontent.com/{owner}/{about['tag']}/{path}"
+
+
 def places(address: str, about: dict[str, str]) -> list[str]:
     """The file of this repository that an address opens, if it is one: [path] or []."""
-    starts = (colab(about, ""), github(about, ""))
+    starts = (colab(about, ""), github(about, ""), raw(about, ""))
     return [address.removeprefix(start) for start in starts if address.startswith(start)]
 
 
@@ -74,12 +75,15 @@ def _absolute(target: str, folder: str, about: dict[str, str]) -> str:
     if re.match(r"https?://|#|mailto:", target):
         return target
     path = posixpath.normpath(posixpath.join(folder, target))
-    return (colab if path.endswith(".ipynb") else github)(about, path)
+    kinds = {".ipynb": colab, ".svg": raw, ".png": raw}
+    return kinds.get(posixpath.splitext(path)[1], github)(about, path)
 
 
 def bootstrap(about: dict[str, str]) -> str:
     """The cell that finds or installs the package."""
-    return BOOTSTRAP.format(length=len(about["name"]), **about).rstrip("\n")
+    module = about["name"].replace("-", "_")
+    path = 'sys.path += ["..", "../.."]  # noqa: I001 # fmt: skip'
+    return BOOTSTRAP.format(module=module, path=path, **about).rstrip("\n")
 
 
 def notebooks(root: Path = ROOT) -> list[Path]:
@@ -105,6 +109,7 @@ def link_notebook(text: str, path: str, about: dict[str, str]) -> str:
             )
         elif "bootstrap" in cell.metadata.get("tags", []):
             cell.source = bootstrap(about)
+            cell.metadata.update(BOOTSTRAP_METADATA)
     return nbformat.writes(notebook) + "\n"
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import forms
 import links
 
-LINES, WIDTH, CELLS, GENERATED_CELLS = 12, 88, 15, 20
+LINES, WIDTH, CELLS, GENERATED_CELLS, FIELDS = 12, 88, 15, 20, 8
+MORE = "# @markdown **More**"  # the fields end there; what follows is folded with the code
 SNIPPETS = "snippets.ipynb"
 GENERATED = {"quickstart.ipynb", SNIPPETS}
+EXPLAINED = {"00_setup.ipynb", "01_prototype.ipynb", "02_train.ipynb", "quickstart.ipynb"}
 CLOUD = {"CLOUD", "PROJECT", "LOCATION", "BUCKET"}
 NAMES = {  # what outside callers rely on; a notebook may have more
     "00_setup.ipynb": CLOUD,
@@ -50,7 +52,8 @@ def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
     if len(code) > limit and path.name != SNIPPETS:
         yield f"length: {len(code)} code cells; at most {limit}"
     titles = len(re.findall(r"^# ", prose, re.MULTILINE))
-    if titles != 1:
+    wanted = prose.count("\n\n# ") + 1 if path.name == SNIPPETS else 1  # each snippet has its own
+    if titles != wanted:
         yield f"heading: {titles} lines start with `# `; exactly one title"
     yield from _check_badge(path, prose, root)
     if path.name != SNIPPETS:  # a snippet carries its own
@@ -83,10 +86,21 @@ def _check_parameters(name: str, code: list) -> Iterator[str]:
     first, *lines = text.splitlines()
     if not first.startswith("# @title "):
         yield "parameters: the first line must be `# @title Parameters`"
-    found = set()
-    for line in lines:
+    more = next((n for n, line in enumerate(lines) if line.startswith(MORE)), len(lines))
+    found, said = set(), ""
+    for line in lines[:more]:
+        if not line.startswith("# @markdown "):
+            found.add(line.split(" = ")[0])
+            if breach := forms.breach(line):
+                yield f"parameters: `{line}`; {breach}"
+            if not said and name in EXPLAINED:
+                yield f"parameters: `{line}`; say above it what it is, after `# @markdown `"
+        said = line if line.startswith("# @markdown ") else ""
+    if len(found) > FIELDS and name in EXPLAINED:
+        yield f"parameters: {len(found)} fields; at most {FIELDS}, the rest below `{MORE}`"
+    for line in lines[more + 1 :]:
         found.add(line.split(" = ")[0])
-        if breach := forms.breach(line):
+        if breach := forms.breach_below(line):
             yield f"parameters: `{line}`; {breach}"
     for missing in sorted(NAMES.get(name, set()) - found):
         yield f"parameters: {missing} is missing"
@@ -102,7 +116,8 @@ def _check_code(cell: dict, text: str, name: str) -> Iterator[str]:
         yield f"length: {len(lines)} lines; at most {LINES}"
     if "# @param" in text and "parameters" not in _tags(cell):
         yield "form: only the parameters cell has one"
-    yield from (f"width: `{line[:40]}…` is over {WIDTH}" for line in lines if len(line) > WIDTH)
+    if "bootstrap" not in _tags(cell):  # written by links.py, folded
+        yield from (f"width: `{line[:40]}…` is over {WIDTH}" for line in lines if len(line) > WIDTH)
     try:
         tree = ast.parse(text)
     except SyntaxError as error:

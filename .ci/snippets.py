@@ -34,7 +34,7 @@ Site → Custom snippet notebook URL.
 
 **Time and cost:** seconds each. On the local cloud nothing leaves this machine."""
 SET_UP = """\
-## Set up colab-to-cloud
+# Set up colab-to-cloud
 
 Installs this release in Colab and finds the package elsewhere; once, above the other snippets. \
 Those about jobs, models and endpoints use what is there under the names in them."""
@@ -47,7 +47,7 @@ def cells(root, stages) -> list[NotebookNode]:
     made = [
         new_markdown_cell(HEADER.format(badge=links.BADGE, address=address)),
         new_markdown_cell(SET_UP),
-        new_code_cell(links.bootstrap(about), metadata={"tags": ["bootstrap"]}),
+        new_code_cell(links.bootstrap(about), metadata=links.BOOTSTRAP_METADATA),
     ]
     for stage in stages:
         source = nbformat.read(root / "notebooks" / f"{stage}.ipynb", as_version=4).cells
@@ -63,7 +63,7 @@ def _of_notebook(source: list[NotebookNode], found: dict[str, str]) -> list[Note
         elif "template" in cell.metadata.get("tags", []):
             if heading:
                 name, _, about = heading.removeprefix("## ").partition("\n")
-                made.append(new_markdown_cell(f"## {title}: {name[0].lower()}{name[1:]}\n{about}"))
+                made.append(new_markdown_cell(f"# {title}: {name[0].lower()}{name[1:]}\n{about}"))
                 rest = [c.source for c in _run(source[number:])]
                 lines = needed(source[:number], "\n".join(rest), found)
                 made += [new_code_cell("\n".join(lines))] if lines else []

@@ -5,6 +5,13 @@ The public names, in the order of the alphabet; each is imported when first used
 """
 
 import importlib
+import logging
+import os
+
+# TensorFlow reads it as it loads. Its notes on the processor and on files it wrote are no news to
+# a reader, who takes each for a warning.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+logging.getLogger("tensorflow").addFilter(lambda record: record.levelno >= logging.WARNING)
 
 _HOME = {
     "Session": "cloud.client",
@@ -25,6 +32,7 @@ _HOME = {
     "metrics": "inputs.metrics",
     "predict": "prediction",
     "predict_json": "prediction",
+    "progress": "learning.progress",
     "promote": "endpoints",
     "register": "registry",
     "roll_back": "endpoints",
@@ -43,6 +51,7 @@ _MODULES = {
     "data": "inputs.table",
     "plots": "looks.plots",
     "storage": "cloud.storage",
+    "tables": "looks.tables",
 }
 __all__ = sorted([*_HOME, "data", "errors", "plots", "storage"])
 

@@ -15,6 +15,7 @@ from helpers.cloud.links import console
 from helpers.cloud.resources import is_ours
 from helpers.endpoints import delete_endpoint
 from helpers.errors import CloudError
+from helpers.looks.tables import Shown, shown
 from helpers.registry import delete_model
 
 PRICES = "https://cloud.google.com/vertex-ai/pricing"
@@ -30,7 +31,7 @@ FOLDERS = ("jobs/", "batch/", "images/", "notebooks/")  # what this package writ
 Parts = list[tuple[str, str, float]]  # service of the price list, pattern of one SKU, how much
 
 
-def costs(session: Session) -> pd.DataFrame:
+def costs(session: Session) -> Shown:
     """Everything this project made that bills while it exists.
 
     Returns:
@@ -50,7 +51,10 @@ def costs(session: Session) -> pd.DataFrame:
     frame.insert(4, "hours", ((now - frame["since"]).dt.total_seconds() / 3600).round(1))
     frame["usd_per_hour"] = frame["usd_per_hour"].astype("float64")
     frame.insert(6, "usd_per_day", 24 * frame["usd_per_hour"])
-    return frame
+    prices = ("usd_per_hour", "usd_per_day")
+    free = prices if (frame["price"] == "free").all() else ()
+    nothing = "Nothing bills."
+    return shown(frame, units=dict.fromkeys(prices, "$"), hidden=free, nothing=nothing)
 
 
 def cleanup(
@@ -240,7 +244,10 @@ def _say_what_remains(session: Session) -> None:
         print("Nothing that bills by the hour is left.")
     if left.empty:
         return
-    print(left.drop(columns=["usd_per_hour", "usd_per_day"]).to_string(index=False))
+    for row in left.itertuples():
+        print(
+            f"There is: {row.what} {row.name}, {row.machine}, since {row.since:%Y-%m-%d %H:%M} UTC"
+        )
     month = left["usd_per_hour"].sum(skipna=False) * MONTH_HOURS
     said = f"{month:.2f} USD a month" if month == month else f"a month: look up {PRICES}"
     print(f"What remains costs {said}. Files: {console(session, 'bucket', session.bucket)}")

@@ -95,7 +95,8 @@ def deploy(
         version, idle = "v1beta1", f"{idle_shutdown_s}s"
         rest = {"idleScaledownPeriod": idle, "minScaleupPeriod": "300s"}
         pool |= {"minReplicaCount": 0, "initialReplicaCount": 1, "scaleToZeroSpec": rest}
-        print(f"After {idle_shutdown_s} s without a request its machine stops, and the bill.")
+        bill = ", and the bill" * (session.cloud == "google")
+        print(f"After {idle_shutdown_s} s without a request its machine stops{bill}.")
     body = {
         "deployedModel": {
             "id": deployed_id,
@@ -177,7 +178,8 @@ def _keep_up(session: Session, endpoint: str, running: list[dict]) -> None:
     for deployed in running:
         pool = deployed["dedicatedResources"]
         if not pool.get("minReplicaCount"):
-            print("Two versions can't scale to zero: both stay up, and bill, until cleanup.")
+            bill = ", and bill," * (session.cloud == "google")
+            print(f"Two versions can't scale to zero: both stay up{bill} until cleanup.")
             kept = {"machineSpec": pool["machineSpec"], "minReplicaCount": 1}
             body = {
                 "deployedModel": {"id": deployed["id"], "dedicatedResources": kept},

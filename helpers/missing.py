@@ -1,5 +1,7 @@
 """What a later notebook needs, made on an empty local cloud."""
 
+import sys
+
 from helpers.cloud.client import Session
 from helpers.cloud.resources import named
 from helpers.endpoints import deploy, find_endpoint
@@ -21,6 +23,10 @@ def make_missing(
         if session.cloud != "local":
             find_model(session, model)
         print(f'No model "{model}" yet: training one for 5 epochs, only to have one.')
+        if "google.colab" in sys.modules:
+            print(
+                "(What another tab trained is on that tab's machine: each Colab notebook has one.)"
+            )
         job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5} | (parameters or {}))
         register(session, job, name=model)
     if endpoint and not named(session, "endpoints", endpoint):

@@ -13,6 +13,7 @@ from helpers.cloud import accounts, buckets, images
 from helpers.cloud.client import Session, pause
 from helpers.cloud.links import console
 from helpers.errors import CloudError
+from helpers.looks.tables import shown
 
 SERVICES = (
     "aiplatform", "artifactregistry", "billingbudgets", "cloudbilling", "cloudbuild",
@@ -85,7 +86,7 @@ def setup(
     rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
     plan = pd.DataFrame(rows, columns=["step", "what", "state", "cost", "todo"])
     print(_summary(session, plan, monthly_budget))
-    return plan
+    return shown(plan, hidden=("todo",))  # the words above have it
 
 
 def _take(session: Session, step: Step, *, apply: bool) -> tuple[str, str]:
@@ -261,6 +262,11 @@ def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:
     lines = [f"- {todo}" for todo in plan["todo"] if todo]
     if missing:
         lines.append(f"- {missing} missing: helpers.setup(session, apply=True) makes them.")
+    if session.cloud == "local" and not any(plan["todo"]):
+        return (
+            "The local cloud works as it is: nothing to do.\n"
+            "The steps are those of a Google project; what is missing is of use there alone."
+        )
     if not monthly_budget:
         lines.append("Offered: monthly_budget=20 has mail sent before it hurts.")
     state = "ready" if set(plan["state"]) <= set(READY) else "not ready yet"

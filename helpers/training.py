@@ -23,6 +23,11 @@ from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.inputs.table import find_files
 from helpers.notebooks import NotebookFile, check_parameters, find_notebook
 
+_WHILE = {
+    "local": "It runs on this machine: keep the machine on, and in Colab this tab open.",
+    "google": "It runs at Google: this tab may be closed; helpers.find_job(session) finds it.",
+}
+
 
 @dataclass(frozen=True)
 class Job(Run):
@@ -207,6 +212,7 @@ def submit(
     }
     job = Job(session, create(session, "customJobs", body), display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
+    print(_WHILE[session.cloud])
     return job
 
 

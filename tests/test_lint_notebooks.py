@@ -275,23 +275,25 @@ def test_quickstart_defines_every_name_before_it_is_used():
 # The bootstrap cell, run as a script in a process of its own.
 
 COLAB = """
-import subprocess, sys, types
+import importlib, subprocess, sys, types
 sys.modules["google.colab"] = types.ModuleType("google.colab")
-calls = []
-subprocess.run = lambda command, check: calls.append((command, check))
-{before}
+asked = []
+def pip(command):
+    asked.append(command)
+    sys.path.append(SITE)
+    return ""
+subprocess.getoutput = pip
 {cell}
-print("CALLS", calls)
+print("ASKED", asked)
 """
 
 
-def boot(scripts, folder: Path, *paths: Path, colab: bool = False, before: str = ""):
-    """Run the cell in `folder` with nothing on the path but `paths`."""
+def boot(scripts, folder: Path, *paths: Path, colab: str = ""):
+    """Run the cell in `folder` with nothing on the path but `paths`; `colab` is what pip brings."""
     links = scripts["links"]
-    cell = links.bootstrap(links.project())
-    code = COLAB.format(cell=cell, before=before) if colab else f"{before}\n{cell}"
+    code = links.bootstrap(links.project())
+    code = COLAB.format(cell=code).replace("SITE", repr(colab)) if colab else code
     code = f"import sys\nsys.path[:] = [''] + {[str(p) for p in paths]} + sys.path[1:]\n{code}"
-    code += "\nprint('FOUND', *found)"
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run(  # -S: without this environment's own packages
         [sys.executable, "-S", "-c", code],
@@ -305,10 +307,21 @@ def install(folder: Path, version: str = "0.1.0") -> Path:
     package.mkdir(parents=True)
     for name in ("__init__.py", "notebooks.py"):
         (package / name).touch()
+    shutil.copytree(ROOT / "colab_to_cloud", folder / "colab_to_cloud")
     about = folder / f"colab_to_cloud-{version}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Name: colab-to-cloud\nVersion: {version}\n")
     return folder
+
+
+def test_bootstrap_is_a_titled_form_of_six_lines(scripts):
+    cell = scripts["links"].bootstrap(scripts["links"].project())
+    assert cell.startswith("# @title Install colab-to-cloud")
+    assert len(cell.splitlines()) <= 6
+    for path in scripts["links"].notebooks():
+        for found in nbformat.read(path, as_version=4).cells:
+            if "bootstrap" in found.metadata.get("tags", []):
+                assert (found.source, found.metadata["cellView"]) == (cell, "form")
 
 
 @pytest.mark.parametrize("place", [".", "notebooks", "notebooks/more"])
@@ -317,14 +330,14 @@ def test_bootstrap_finds_a_checkout_from_its_folders(scripts, tmp_path, place):
     (tmp_path / "notebooks" / "more").mkdir(parents=True)
     done = boot(scripts, tmp_path / place)
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.split()[-1]).resolve() == tmp_path / "helpers"
+    assert Path(tmp_path / place, done.stdout.split(" in ")[1].strip()).resolve() == tmp_path
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_bootstrap_finds_an_installed_wheel_from_an_empty_folder(scripts, tmp_path):
     (tmp_path / "empty").mkdir()
     done = boot(scripts, tmp_path / "empty", install(tmp_path / "site"))
-    assert done.returncode == 0, done.stderr
-    assert str(tmp_path / "site" / "helpers") in done.stdout
+    assert done.stdout == f"colab-to-cloud 0.1.0 is ready, in {tmp_path / 'site'}\n", done.stderr
 
 
 def test_bootstrap_refuses_foreign_helpers_with_both_paths(scripts, tmp_path):
@@ -342,19 +355,42 @@ def test_bootstrap_says_what_to_install(scripts, tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     done = boot(scripts, tmp_path / "a" / "b")
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("ImportError")
-    assert "colab-to-cloud[local] @ git+https://" in last
+    assert "pip install -q 'colab-to-cloud[local] @ git+https://" in last
 
 
-@pytest.mark.parametrize(("installed", "calls"), [("0.1.0", 0), ("0.0.9", 1)])
-def test_bootstrap_in_colab_installs_this_release_once(scripts, tmp_path, installed, calls):
+@pytest.mark.parametrize("there", [True, False])
+def test_bootstrap_in_colab_installs_this_release_once(scripts, tmp_path, there):
     (tmp_path / "content").mkdir()
-    done = boot(scripts, tmp_path / "content", install(tmp_path / "site", installed), colab=True)
+    site = install(tmp_path / "site")
+    paths = [site] if there else []
+    done = boot(scripts, tmp_path / "content", *paths, colab=str(site))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("'install'") == calls
-    if calls:
-        assert "'-m', 'pip', 'install', '-q', 'colab-to-cloud[local] @ git+https://" in done.stdout
-        assert "], True)" in done.stdout
+    ready, asked = done.stdout.splitlines()
+    assert ready == f"colab-to-cloud 0.1.0 is ready, in {site}"
+    assert asked.count("-m pip install -q 'colab-to-cloud[local] @ git+https://") == 1 - there
+
+
+def test_bootstrap_names_another_release(scripts, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = boot(scripts, tmp_path / "empty", install(tmp_path / "site", "0.0.9"))
+    last = done.stderr.strip().splitlines()[-1]
+    assert "colab-to-cloud 0.0.9 is in" in last
+    assert "needs 0.1.0" in last
+
+
+def test_bootstrap_shows_pips_own_reason(scripts, tmp_path):
+    """An address where nobody answers."""
+    links = scripts["links"]
+    about = links.project() | {"repository": "https://127.0.0.1:1/nobody/nothing"}
+    code = 'import sys, types\nsys.modules["google.colab"] = types.ModuleType("google.colab")\n'
+    # only the search is closed to this environment's own packages; pip is one of them
+    closed = "import importlib.util\nimportlib.util.find_spec = lambda name: None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code + closed + links.bootstrap(about)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "unable to access 'https://127.0.0.1:1/nobody/nothing" in done.stderr
 
 
 # The drive

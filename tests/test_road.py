@@ -135,7 +135,7 @@ def test_make_run_says_what_came_of_it(empty_cloud, tmp_path):
     """The drive itself, in a copy of the project, twice: the second builds no image."""
     project = tmp_path / "project"
     project.mkdir()
-    for part in (".ci", "helpers", "notebooks", "pyproject.toml"):
+    for part in (".ci", "colab_to_cloud", "helpers", "notebooks", "pyproject.toml"):
         (project / part).symlink_to(ROOT / part)
     command = [sys.executable, project / ".ci" / "road.py", "EPOCHS=1"]
     for turn in range(2):

@@ -74,6 +74,12 @@ class Session:
     _services: dict = field(default_factory=dict, repr=False, compare=False)
     _threads: Any = field(default_factory=threading.local, repr=False, compare=False)
 
+    def __str__(self) -> str:
+        where = f"project {self.project}, {self.location}, bucket {self.bucket}"
+        if self.cloud == "local":
+            return f"The local cloud, on this machine: nothing leaves it, nothing bills ({where})."
+        return f"Google Cloud: what is made there bills ({where})."
+
     @property
     def parent(self) -> str:
         """`projects/P/locations/L`, the parent of every regional resource."""

@@ -33,6 +33,7 @@ FROM {base}
 WORKDIR /app
 COPY requirements.txt requirements.txt
 RUN pip install --no-cache-dir --no-deps -r requirements.txt
+COPY colab_to_cloud colab_to_cloud
 COPY helpers helpers
 ENV PYTHONPATH=/app
 ENTRYPOINT ["python", "-m", "helpers.inside.main"]
@@ -73,11 +74,11 @@ def environment_files(accelerator: str | None = None, base: str = "") -> dict[st
         "Dockerfile": ENVIRONMENT_DOCKERFILE.format(base=base).encode(),
         "requirements.txt": requirements().encode(),
     }
-    for part in JOB:
-        place = PACKAGE / part
+    beside = PACKAGE.parent
+    for place in [beside / "colab_to_cloud", *(PACKAGE / part for part in JOB)]:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
             if path.suffix in (".py", ".j2"):
-                files[f"helpers/{path.relative_to(PACKAGE).as_posix()}"] = path.read_bytes()
+                files[path.relative_to(beside).as_posix()] = path.read_bytes()
     return files
 
 

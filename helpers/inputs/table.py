@@ -161,7 +161,7 @@ def describe(table: Table) -> pd.DataFrame:
             "values": values,
         }
 
-    rows = pd.DataFrame([about(table.train[column]) for column in [*table.features, table.target]])
+    rows = pd.DataFrame([about(table.train[column]) for column in [table.target, *table.features]])
     rows["missing"] = rows["missing"].map("{:.0%}".format)
     return rows.set_index("column")
 

@@ -10,6 +10,7 @@ import pandas as pd
 from helpers.inputs import table as data
 from helpers.inputs.answers import answer_frame
 from helpers.looks.plots import money
+from helpers.looks.tables import IN_UNIT, Shown, shown
 
 
 def score(table) -> dict[str, dict[str, float]]:
@@ -52,7 +53,7 @@ def score(table) -> dict[str, dict[str, float]]:
         return {name: data.score(table, _scores(table, rival)) for name, rival in rivals.items()}
 
 
-def compare(table, metrics: dict, rivals: dict) -> pd.DataFrame:
+def compare(table, metrics: dict, rivals: dict) -> Shown:
     """Model, rivals and the noise nothing can beat, best first; a line says who wins.
 
     Returns:
@@ -62,11 +63,11 @@ def compare(table, metrics: dict, rivals: dict) -> pd.DataFrame:
     if table.noise_mae is not None:
         rows["noise alone (the limit)"] = {"mae": table.noise_mae}
     key, sign = ("mae", 1) if table.task == "regression" else ("accuracy", -1)
-    shown = pd.DataFrame(rows).T.sort_values(key, key=lambda column: sign * column)
-    best = next(name for name in shown.index if "limit" not in name)
-    value = money(shown.loc[best, key], table.unit if key == "mae" else "")
+    made = pd.DataFrame(rows).T.sort_values(key, key=lambda column: sign * column)
+    best = next(name for name in made.index if "limit" not in name)
+    value = money(made.loc[best, key], table.unit if key == "mae" else "")
     print(f"{best[0].upper()}{best[1:]} wins on {key}: {value}.")
-    return shown
+    return shown(made, units=dict.fromkeys(IN_UNIT, table.unit))
 
 
 def write(folder: str | os.PathLike, table, **measured) -> Path:

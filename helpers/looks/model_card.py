@@ -3,11 +3,11 @@
 import datetime
 import hashlib
 import json
-import math
 import re
 
 from helpers.cloud import storage
 from helpers.errors import NotFoundError
+from helpers.looks.tables import IN_UNIT, amount
 
 
 def write(session, artifact_uri: str) -> tuple[str, dict[str, str]]:
@@ -32,10 +32,11 @@ def write(session, artifact_uri: str) -> tuple[str, dict[str, str]]:
     facts["registered"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     rivals = {"this model": measured.get("metrics", {})} | measured.get("baselines", {})
     names = list(rivals["this model"])
-    scores = [[n, *(f"{m.get(k, math.nan):.5g}" for k in names)] for n, m in rivals.items()]
+    scores = [[n.replace("_", " "), *(amount(m.get(k)) for k in names)] for n, m in rivals.items()]
+    heads = [f"{name}, {unit}" if unit and name in IN_UNIT else name for name in names]
     columns = [[name, *_range(about)] for name, about in schema.get("properties", {}).items()]
     parts = [f"# Predicts {target} from {data}", _table(["what", "value"], facts.items())]
-    parts += ["## On the test rows", _table(["model", *names], scores)] if names else []
+    parts += ["## On the test rows", _table(["model", *heads], scores)] if names else []
     parts += ["## Columns", _table(["column", "kind", "seen in training"], columns)]
     storage.write_bytes(session, ("\n\n".join(parts) + "\n").encode(), f"{base}/card.md")
     best = ", ".join(f"{name} {value:.4g}" for name, value in rivals["this model"].items())

@@ -7,34 +7,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from helpers.looks.tables import IN_UNIT
+
 GROUPS = 12  # a column is seen as at most this many groups of rows
+NAMES = {"mae": "mean absolute error", "log_loss": "log loss", "rmse": "root mean square error"}
+ERRORS = ("mae", "rmse", "mse", "log_loss", "loss")  # the less the better
 CELLS = 20  # up to this many classes, a confusion matrix is written out in numbers
 
 
 def look(table) -> Figure:
-    """Left the target's values, right how much of them each column explains by itself.
+    """Above the target's values, below how much of them each column explains by itself.
 
     A column is cut into groups (its levels, or equal parts of its rows); what it explains is the
     share of the target's variance that lies between the groups. Training rows only.
     """
     target = table.train[table.target]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    left.set_ylabel("training rows")
-    if table.task == "regression":
-        left.hist(target, bins=30)
-        _amounts(table.target, table.unit, left.xaxis)
-        low, high = (money(target.quantile(q), table.unit) for q in (0.25, 0.75))
-        _title(left, f"Half of the rows: {low} to {high}")
-    else:
-        counts = target.value_counts()
-        left.bar(counts.index.astype(str), counts)
-        left.set_xlabel(table.target)
-        _title(left, f"{counts.iloc[0] / len(target):.0%} are {counts.index[0]}")
     shares = pd.Series({name: _explained(table, name) for name in table.features})
     shares = shares.sort_values().tail(GROUPS)
-    right.barh(shares.index, 100 * shares)
-    right.set_xlabel(f"share of {table.target} explained by the column alone, %")
-    _title(right, f"{shares.index[-1]} says most: {shares.iloc[-1]:.0%}")
+    sizes = {"figsize": (7, 4.2 + 0.3 * len(shares)), "height_ratios": (3, 1 + 0.3 * len(shares))}
+    figure, (above, below) = plt.subplots(2, 1, layout="constrained", **sizes)
+    above.set_ylabel("training rows")
+    if table.task == "regression":
+        above.hist(target, bins=30)
+        _amounts(table.target, table.unit, above.xaxis)
+        low, high = (money(target.quantile(q), table.unit) for q in (0.25, 0.75))
+        _title(above, f"Half of the rows: {low} to {high}")
+    else:
+        counts = target.value_counts()
+        above.bar(counts.index.astype(str), counts)
+        above.set_xlabel(table.target)
+        _title(above, f"{counts.iloc[0] / len(target):.0%} are {counts.index[0]}")
+    below.barh(shares.index, 100 * shares)
+    below.set_xlabel(f"share of {table.target} explained by the column alone, %")
+    _title(below, f"{shares.index[-1]} says most: {shares.iloc[-1]:.0%}")
     return figure
 
 
@@ -48,21 +53,92 @@ def curves(history, table) -> Axes:
     axes = plt.subplots(figsize=(7, 4), layout="constrained")[1]
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _amounts(name, unit, axes.yaxis)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
+    higher = max(errors, key=lambda rows: errors[rows][-1])
     for rows, values in errors.items():
         epochs = np.arange(1, len(values) + 1)
         line = axes.plot(epochs, values, marker="o" if len(values) == 1 else "")[0]
-        place = {"xytext": (-4, 9 if values[-1] == max(v[-1] for v in errors.values()) else -14)}
-        place |= {"textcoords": "offset points", "ha": "right", "color": line.get_color()}
-        axes.annotate(rows, (epochs[-1], values[-1]), **place)
+        # beside the axes, where nothing is drawn; the two are never nearer than a line of text
+        place = {"xytext": (1.02, 7 if rows == higher else -7), "va": "center", "ha": "left"}
+        place |= {"textcoords": (axes.transAxes, "offset points"), "color": line.get_color()}
+        axes.annotate(rows, (1.02, values[-1]), **place)
     if regression and table.noise_mae is not None:
         axes.axhline(table.noise_mae, color="grey", linestyle=":")
         axes.annotate("noise alone", (1, table.noise_mae), va="bottom", color="grey")
     test = np.nan_to_num(errors["test rows"], nan=np.inf)
     last, lowest = money(test[-1], unit), money(test.min(), unit)
     _title(axes, f"Test error ends at {last}, lowest {lowest} after epoch {test.argmin() + 1}")
+    return axes
+
+
+def rivals(
+    scores: dict[str, dict[str, float]],
+    metrics: dict[str, float] | None = None,
+    *,
+    unit: str = "",
+    limit: float | None = None,
+) -> Axes:
+    """What there is to beat, as bars, best on top; with `metrics` this model among them, in orange.
+
+    Args:
+        scores: rival -> its metrics, as `baselines.score` gives them; the first one is drawn.
+        unit: the target's, for metrics that have it (mae, rmse).
+        limit: what noise alone leaves of that metric.
+    """
+    rows = {name.replace("_", " "): of for name, of in scores.items()}
+    rows |= {"this model": metrics} if metrics else {}
+    key = next(iter(metrics or next(iter(rows.values()))))
+    values = pd.Series({name: of[key] for name, of in rows.items() if key in of})
+    values = values.sort_values(ascending=key not in ERRORS)
+    axes = plt.subplots(figsize=(7, 0.7 + 0.5 * len(values)), layout="constrained")[1]
+    colors = ["C1" if name == "this model" else "C0" for name in values.index]
+    bars = axes.barh(values.index, values, color=colors)
+    unit = unit if key in IN_UNIT else ""
+    axes.bar_label(bars, [money(value, unit) for value in values], padding=4)
+    axes.margins(x=0.15)
+    _amounts(NAMES.get(key, key), unit, axes.xaxis)
+    best = values.index[-1]
+    if limit is not None:
+        axes.axvline(limit, color="grey", linestyle=":")
+    noise = "" if limit is None else f"; noise alone {money(limit, unit)} (dotted)"
+    said = "best" if metrics else "to beat"
+    _title(axes, f"{best[0].upper()}{best[1:]} is {said}: {money(values.iloc[-1], unit)}{noise}")
+    return axes
+
+
+def measured(metrics: dict) -> Axes:
+    """`rivals` of a metrics.json, as a job leaves it (`job.metrics`)."""
+    about = {"unit": metrics.get("unit", ""), "limit": metrics.get("noise_mae")}
+    return rivals(metrics.get("baselines", {}), metrics["metrics"], **about)
+
+
+def answer(answer: pd.DataFrame, seen: pd.Series, *, unit: str = "") -> Axes:
+    """One answer among the values the target has had: on their histogram, or beside their shares.
+
+    Args:
+        answer: one row, as `helpers.predict` gives it.
+        seen: the target's values in rows whose truth is known, under the target's name.
+    """
+    axes = plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
+    target, value = seen.name, answer.iloc[0][seen.name]
+    if isinstance(value, str):
+        shares = answer.iloc[0].drop(target).astype("float64")
+        shares.index = shares.index.str.removeprefix("probability_")
+        shares = shares.sort_values().tail(GROUPS)
+        axes.bar_label(axes.barh(shares.index, 100 * shares), fmt="%.0f %%", padding=4)
+        axes.margins(x=0.15)
+        axes.set_xlabel(f"probability of {target}, %")
+        _title(axes, f"{target}: {value}, with {shares.iloc[-1]:.0%}")
+        return axes
+    axes.hist(seen, bins=30, color="lightgrey")
+    axes.axvline(value, color="C1", linewidth=2)
+    axes.set_ylabel("known rows")
+    _amounts(target, unit, axes.xaxis)
+    share = (seen < value).mean()
+    _title(axes, f"{target}: {money(value, unit)}, above {share:.0%} of {len(seen):,} known rows")
     return axes
 
 

@@ -9,7 +9,8 @@ import nbformat
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 KEPT = 50  # runs whose metrics are remembered
-BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n*")  # a picture from the network
+# a picture from the network, with or without a link
+BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n*|!\[[^\]]*\]\(https?:[^)]*\)\n*")
 # What the stages hand on, as their objects draw themselves.
 MADE = re.compile(r"(Training job|Model|Endpoint) <a [^>]*>([^<]+)</a>((?: version \d+)?)")
 

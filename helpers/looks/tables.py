@@ -1,0 +1,106 @@
+"""Frames that programs compute with and people read: three digits, units, words for nothing."""
+
+import math
+from html import escape
+
+import pandas as pd
+
+from helpers.inputs.table import describe
+
+IN_UNIT = ("mae", "rmse")  # the metrics that have the target's unit
+
+
+class Shown(pd.DataFrame):
+    """A frame whose look in a notebook is made for people; its values stay as they are."""
+
+    _metadata = ["nothing", "units", "hidden", "digits"]  # what pandas leaves alone
+
+    def _repr_html_(self) -> str:
+        if self.empty:
+            return f"<p>{self.nothing}</p>"
+        named, texts = not self._counted(), self._texts()
+        looks = {True: "text-align: right", False: "text-align: left; white-space: normal"}
+        looks = [looks[pd.api.types.is_numeric_dtype(self[name])] for name in texts]
+
+        def line(kind: str, index: str, cells) -> str:
+            cells = "".join(
+                f'<{kind} style="{look}">{escape(str(cell))}</{kind}>'
+                for cell, look in zip(cells, looks, strict=True)
+            )
+            head = f'<th style="text-align: left">{escape(index)}</th>' if named else ""
+            return f"<tr>{head}{cells}</tr>"
+
+        body = "".join(line("td", str(row[0]), row[1:]) for row in texts.itertuples(name=None))
+        head = line("th", str(self.index.name or ""), texts)
+        return f'<table class="dataframe"><thead>{head}</thead><tbody>{body}</tbody></table>'
+
+    def __repr__(self) -> str:
+        if self.empty:
+            return self.nothing
+        return self._texts().to_string(index=not self._counted())
+
+    def _counted(self) -> bool:
+        """Whether the index only numbers the rows, which tells nobody anything."""
+        return isinstance(self.index, pd.RangeIndex)
+
+    def _texts(self) -> pd.DataFrame:
+        kept = [name for name in self if name not in self.hidden]
+        look = {
+            name: [amount(v, self.units.get(name, ""), self.digits) for v in self[name]]
+            for name in kept
+        }
+        return pd.DataFrame(look, index=self.index)
+
+
+def shown(
+    frame: pd.DataFrame,
+    *,
+    units: dict[str, str] | str = "",
+    nothing: str = "No rows.",
+    hidden: tuple[str, ...] = (),
+    digits: int = 3,
+) -> Shown:
+    """A frame with a look for people.
+
+    Args:
+        units: of every column, or column -> its own.
+        nothing: the sentence that stands for a frame without rows.
+        hidden: columns that programs use and nobody reads.
+        digits: how many significant ones a fraction has.
+    """
+    look = Shown(frame)
+    look.units = units if isinstance(units, dict) else dict.fromkeys(frame.columns, units)
+    look.nothing, look.hidden, look.digits = nothing, hidden, digits
+    return look
+
+
+def head(table, *, own: bool = False) -> Shown:
+    """The first training rows, target first; of data of one's own what the columns are like.
+
+    Args:
+        own: show the rows also of one's own data.
+    """
+    if not (table.built_in or own):
+        return shown(describe(table))
+    rows = table.train[[table.target, *table.features]].head().reset_index(drop=True)
+    return shown(rows, units={table.target: table.unit}, digits=6)
+
+
+def amount(value, unit: str = "", digits: int = 3) -> str:
+    """A value as a table has it: `$4,250`, `0.987`, `12 kWh`, `2026-11-27 23:03 UTC`, a text."""
+    if isinstance(value, pd.Timestamp):
+        return value.strftime("%Y-%m-%d %H:%M") + (" UTC" if value.tzinfo else "")
+    if isinstance(value, bool) or not pd.api.types.is_number(value):
+        return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
+    if math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return f"{value:g}"
+    size, sign = abs(value), "−" if value < 0 else ""
+    places = digits - 1 - math.floor(math.log10(size)) if size else 0
+    rounded = float(size) if float(size).is_integer() else round(float(size), places)
+    text = f"{rounded:,.{max(places, 0)}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if 0 < size < 1e-4:
+        text = f"{size:.2g}"
+    return f"{sign}{unit}{text}" if unit in ("", "$", "€", "£") else f"{sign}{text} {unit}"
