@@ -107,11 +107,16 @@ def test_setup_has_nothing_to_do_on_the_local_cloud(empty_cloud, tmp_path):
     ("name", "parameters", "said"),
     [
         ("02_train", {"TARGET": "earnings"}, 'Did you mean "total_earnings"'),
-        ("02_train", {"DATA": "gone.csv"}, 'DATA="gone.csv": no such file'),
-        ("02_train", {"NOTEBOOK": "01_prototyp.ipynb"}, 'Did you mean "01_prototype.ipynb"'),
-        ("02_train", {"EPOCHS": "ten"}, "expected a whole number"),
-        ("02_train", {"CLOUD": "gogle"}, 'Did you mean "google"'),
-        ("03_deploy", {"CLOUD": "google"}, "needs a project"),
+        *(
+            pytest.param(name, parameters, said, marks=pytest.mark.soak)
+            for name, parameters, said in [
+                ("02_train", {"DATA": "gone.csv"}, 'DATA="gone.csv": no such file'),
+                ("02_train", {"NOTEBOOK": "01_prototyp.ipynb"}, 'mean "01_prototype.ipynb"'),
+                ("02_train", {"EPOCHS": "ten"}, "expected a whole number"),
+                ("02_train", {"CLOUD": "gogle"}, 'Did you mean "google"'),
+                ("03_deploy", {"CLOUD": "google"}, "needs a project"),
+            ]
+        ),
     ],
 )
 def test_bad_input_ends_before_anything_is_made(empty_cloud, tmp_path, name, parameters, said):
@@ -122,7 +127,9 @@ def test_bad_input_ends_before_anything_is_made(empty_cloud, tmp_path, name, par
     assert helpers.costs(session).empty
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
+)
 def test_the_prototype_is_near_the_noise(tmp_path, seed):
     run("01_prototype", tmp_path, SEED=seed, OUTPUT_DIR="out")
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -131,14 +138,15 @@ def test_the_prototype_is_near_the_noise(tmp_path, seed):
 
 
 @pytest.mark.long
-def test_make_run_says_what_came_of_it(empty_cloud, tmp_path):
-    """The drive itself, in a copy of the project, twice: the second builds no image."""
+@pytest.mark.parametrize("turns", [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_make_run_says_what_came_of_it(empty_cloud, tmp_path, turns):
+    """The drive itself, in a copy of the project; a second one builds no image."""
     project = tmp_path / "project"
     project.mkdir()
     for part in (".ci", "colab_to_cloud", "helpers", "notebooks", "pyproject.toml"):
         (project / part).symlink_to(ROOT / part)
     command = [sys.executable, project / ".ci" / "road.py", "EPOCHS=1"]
-    for turn in range(2):
+    for turn in range(turns):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         for word in ("00_setup", "04_predict", "Test error", "gradient boosting", "Endpoint"):
