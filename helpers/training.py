@@ -52,6 +52,14 @@ class Job(Run):
         """What the notebook measured (its metrics.json)."""
         return json.loads(storage.read_bytes(self.session, f"{self.base_uri}/metrics.json"))
 
+    @property
+    def left(self) -> str:
+        """The job's last line: the model it left and what else; "" while it has not succeeded."""
+        try:
+            return storage.read_bytes(self.session, f"{self.base_uri}/left.txt").decode()
+        except NotFoundError:
+            return ""
+
     def logs(self, *, since: str = "") -> Iterator[dict]:
         """The job's log entries, oldest first, as the logging API gives them.
 
@@ -75,6 +83,8 @@ class Job(Run):
                 f"Everything it left: {self.base_uri}/",
                 job=self,
             )
+        if said := self.left:
+            print(said)
         return self
 
     def _repr_html_(self) -> str:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import helpers
 from helpers import storage
-from helpers.errors import StoppedError
+from helpers.errors import SettingError, StoppedError
 from tests.emulator.conftest import until
 from tests.test_train import notebook
 from tests.trained import table
@@ -204,3 +204,47 @@ def test_an_upload_cut_short_replaces_nothing(session, where, capsys):
     said = capsys.readouterr().out
     assert "000003-00000000.npz can't be read" in said
     assert "Going on from epoch 2, step 2" in said
+
+
+def lazy() -> keras.Model:
+    """A model that has no weights before it is called."""
+    model = keras.Sequential([keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    return model
+
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_model_that_could_not_be_restored_is_refused_at_once():
+    own = Own()
+    own.compile("adam", "mse")
+    for model in (lazy(), own):
+        with pytest.raises(SettingError, match="has no weights yet.*keras.Input"):
+            helpers.checkpoints(model, steps_per_epoch=1)
+        model(np.ones((1, 3)))
+        helpers.checkpoints(model, steps_per_epoch=1)
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(SettingError, match="not compiled"):
+        helpers.checkpoints(plain, steps_per_epoch=1)
+
+
+def test_a_checkpoint_of_another_model_is_refused(session, monkeypatch):
+    monkeypatch.setenv(
+        "AIP_CHECKPOINT_DIR", f"gs://{session.bucket}/{uuid.uuid4().hex}/checkpoints"
+    )
+    monkeypatch.setattr("helpers.cloud.environment.from_environment", lambda: session)
+    for size in (3, 4):
+        model = keras.Sequential([keras.Input((size,)), keras.layers.Dense(2)])
+        model.compile("adam", "mse")
+        if size == 3:
+            saved = helpers.checkpoints(model, steps_per_epoch=1)
+            model.fit(np.ones((2, 3)), np.ones((2, 2)), verbose=0, callbacks=saved.beside())
+    with pytest.raises(SettingError, match="is of another model"):
+        helpers.checkpoints(model, steps_per_epoch=1)

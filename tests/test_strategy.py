@@ -194,3 +194,26 @@ def test_the_name_is_there_without_tensorflow():
     code = "import sys, helpers; 'strategy' in dir(helpers); print('tensorflow' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+BEFORE = """\
+import keras, helpers
+keras.layers.TextVectorization().adapt(["a b", "b c"])
+helpers.strategy(timeout_s=60)
+"""
+
+
+def test_work_done_before_the_machines_are_joined_is_said_in_our_words():
+    members = ports(2)
+    cluster = {"chief": members[:1], "worker": members[1:]}
+    started = []
+    for kind in cluster:
+        about = {"cluster": cluster, "task": {"type": kind, "index": 0}}
+        env = os.environ | {"TF_CONFIG": json.dumps(about)}
+        command = [sys.executable, "-c", BEFORE]
+        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "TensorFlow had begun its work before helpers.strategy()" in err.splitlines()[-1]
+        assert "in the first cell" in err.splitlines()[-1]

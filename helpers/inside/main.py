@@ -11,9 +11,10 @@ exit code  meaning                                                      run agai
 143        stopped on request (SIGTERM); what there was is in the bucket
 
 SIGTERM is passed to the notebook's kernel, which is in a session of its own and would never see it,
-or to the script. What either leaves in the folder OUTPUT_DIR (a parameter of the notebook, the
-script's environment) is stored: model/, checkpoints/, logs/ and metrics.json. In a tuning job's
-trial --NAME=VALUE sets a parameter of the notebook, and --metric names what the trial reports.
+or to the script. Everything that either leaves in the folder OUTPUT_DIR (in the environment, and a
+parameter of the notebook) or in its working directory is stored (left.py); the last line says what
+that is. In a tuning job's trial --NAME=VALUE sets a parameter of the notebook, and --metric names
+what the trial reports.
 Works as process 1 of a container, where a signal without a handler does nothing.
 """
 
@@ -21,6 +22,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +37,12 @@ from helpers import notebooks
 from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, HelpersError, NotebookError
+from helpers.inside import left
 from helpers.inside.metric import report_metric
+from helpers.looks.report import html_report
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
-# What befalls a notebook of several machines when another one is told to stop, or gives no sign.
+# What a notebook on several machines raises when another machine has stopped or does not answer.
 LOST = r"raised (Unavailable|DeadlineExceeded|Aborted|Cancelled|Cluster|Stopped)Error| died \("
 GRACE_S = 30  # between Google's SIGTERM and SIGKILL
 
@@ -72,29 +76,31 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> int:
-    cloud = environment.from_environment()
-    name = Path(asked.notebook).name
+    cloud, name = environment.from_environment(), Path(asked.notebook).name
     source = storage.download_file(cloud, asked.notebook, folder / "input" / name)
     parameters = json.loads(storage.read_bytes(cloud, asked.parameters))
-    output, executed, known = folder / "output", folder / name, notebooks.read_parameters(source)
-    output.mkdir()
+    output, work, executed = folder / "output", folder / "work", folder / name
+    known = notebooks.read_parameters(source)
     for key, value in asked.values.items():  # the service may write a whole number as 32.0
         whole = isinstance(known.get(key), int) and re.fullmatch(r"(-?\d+)\.0+", value)
         parameters[key] = whole[1] if whole else value
     if "OUTPUT_DIR" in known:
         parameters["OUTPUT_DIR"] = str(output)
-    failure = ""
+    output.mkdir()
+    work.mkdir()
+    os.environ["OUTPUT_DIR"], before, failure = str(output), left.stamps(work), ""
     if not stopped.is_set():
         try:
-            notebooks.run_notebook(source, executed, parameters, report=False, cwd=folder, log=True)
+            notebooks.run_notebook(source, executed, parameters, report=False, cwd=work, log=True)
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
     if asked.metric and _is_chief() and not failure and not stopped.is_set():
-        failure = report_metric(asked.metric, output)
+        found = left.collect(output, work, before).get("metrics.json", output / "metrics.json")
+        failure = report_metric(asked.metric, found)
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
         if not stopped.is_set() and executed.is_file():  # a page takes seconds a stop may not have
-            notebooks.html_report(executed, folder / "report.html")
-        _upload(cloud, executed, output, whole=not failure and not stopped.is_set())
+            html_report(executed, folder / "report.html")
+        _keep(cloud, folder, left.collect(output, work, before), asked, bool(failure), stopped)
     if stopped.is_set():
         print(f"{name} was stopped on request.", file=sys.stderr)
         return STOPPED
@@ -107,34 +113,47 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
 
 
 def _run_script(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> int:
-    cloud, output, code = environment.from_environment(), folder / "output", 0
+    cloud, output, work = environment.from_environment(), folder / "output", folder / "work"
+    given, code = Path(asked.script), 0
+    home = given.parent if given.is_absolute() else Path.cwd()
+    script = given.relative_to(home) if given.is_absolute() else given
     output.mkdir()
+    if home == Path(home.anchor):  # nobody's folder
+        work.mkdir()
+        shutil.copy(home / script, work / script.name)
+    else:
+        shutil.copytree(home, work)  # the image itself stays as it is
+    before = left.stamps(work)
     if not stopped.is_set():
         module = ["-m", "helpers.learning.strategy"] if asked.strategy == "auto" else []
         about = {"OUTPUT_DIR": str(output), "TF_KERAS_RUNNING_REMOTELY": "1"}
-        command = [sys.executable, *module, asked.script, *asked.rest]
-        code = subprocess.call(command, env=os.environ | about)
+        command = [sys.executable, *module, str(script), *asked.rest]
+        code = subprocess.call(command, env=os.environ | about, cwd=work)
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
-        _upload(cloud, folder / "none.ipynb", output, whole=not code and not stopped.is_set())
+        _keep(cloud, folder, left.collect(output, work, before), asked, bool(code), stopped)
     if stopped.is_set():
         print(f"{asked.script} was stopped on request.", file=sys.stderr)
         return STOPPED
     return 128 - code if code < 0 else code  # the script's own words are the last line already
 
 
-def _upload(cloud: Session, executed: Path, output: Path, *, whole: bool) -> None:
-    """Results into the bucket: what can't be made again first, the model last."""
+def _keep(
+    cloud: Session, folder: Path, files: dict[str, Path], asked: argparse.Namespace, failed: bool,
+    stopped: threading.Event,
+) -> None:  # fmt: skip
+    """Results into the bucket; the last line of a job that went well says what they are."""
     base = os.environ["AIP_MODEL_DIR"].rstrip("/").rpartition("/")[0]
-    uris = {output / "checkpoints": os.environ.get("AIP_CHECKPOINT_DIR")}
-    uris |= {file: f"{base}/{file.name}" for file in (executed, executed.parent / "report.html")}
-    uris[output / "metrics.json"] = f"{base}/metrics.json"
-    uris[output / "logs"] = os.environ.get("AIP_TENSORBOARD_LOG_DIR")
-    uris[output / "model"] = os.environ["AIP_MODEL_DIR"] if whole else None
-    for path, uri in uris.items():
-        if uri and path.exists():
-            store = storage.upload_folder if path.is_dir() else storage.upload_file
-            store(cloud, path, uri)
+    pages = {path.name: path for path in (*folder.glob("*.ipynb"), *folder.glob("report.html"))}
+    said = ""
+    if not failed and not stopped.is_set():
+        made = left.with_model(files, folder / "served", convert=not asked.metric)
+        files, said = made.files, made.said
+    model = None if stopped.is_set() else not failed
+    left.store(cloud, base, files, pages, model=model)
     print(f"Everything is in {base}/", flush=True)
+    if said and model:
+        storage.write_bytes(cloud, said.encode(), f"{base}/left.txt")
+        print(said, flush=True)
 
 
 def _is_chief() -> bool:

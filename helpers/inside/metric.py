@@ -10,20 +10,22 @@ from helpers.errors import near
 from helpers.inputs.metrics import reported
 
 
-def report_metric(metric: str, folder: Path) -> str:
-    """Hand the notebook's metric to the service, at the end of a trial (see container_main.py).
+def report_metric(metric: str, path: Path) -> str:
+    """Hand the notebook's metric to the service, at the end of a trial (see main.py).
 
     The service reads the file that the package cloudml-hypertune (0.1.0.dev6, 2019) would write.
 
     Args:
-        folder: where the notebook left its metrics.json.
+        path: the metrics.json that the notebook left.
     Returns:
         What is wrong with the metric, or "".
     """
-    path = folder / "metrics.json"
     if not path.exists():
         path.write_text("{}")  # nothing was measured: for `tune` to see
-    found = reported(json.loads(path.read_text()))
+    try:
+        found = reported(json.loads(path.read_text()))
+    except (ValueError, TypeError, AttributeError) as error:
+        return f"metrics.json is no JSON object ({error})."
     if not math.isfinite(found.get(metric, math.nan)):
         return f'metrics.json has no finite number "{metric}".{near(metric, found)}'
     line = {

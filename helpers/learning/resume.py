@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from helpers.cloud import environment, storage
-from helpers.errors import NotFoundError, StoppedError
+from helpers.errors import NotFoundError, SettingError, StoppedError
 from helpers.learning.strategy import agreed, member, several
 
 PAST_ALL = 2**31  # epochs
@@ -35,11 +35,13 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
             start_step=…)`; 0 and 0 at first, past all epochs when a callback had ended training.
         history: one list a metric, over all epochs once `fit` has ended.
     Raises:
+        SettingError: the model has no weights or no optimizer yet, or the checkpoint is another's.
         StoppedError: in `fit`, after SIGTERM.
     """
 
     def __init__(self, model: keras.Model, *, steps_per_epoch: int):
         super().__init__()
+        _check(model)
         self.where = os.environ.get("AIP_CHECKPOINT_DIR", "").rstrip("/")
         self.steps, self.epoch, self.step, self.history = steps_per_epoch, 0, 0, {}
         self._told, self._due, self._metrics = False, False, []
@@ -53,8 +55,7 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
             )
             self.epoch, self.step, self.history = (about[k] for k in ("epoch", "step", "history"))
             self._metrics, self._kept = about["metrics"], about["others"]
-            for variable, value in zip(_state(model), about["state"], strict=True):
-                variable.assign(value)
+            _restore(model, about["state"], self.where)
             print(f"Going on from epoch {self.epoch}, step {self.step}: {self.where}/", flush=True)
             if about["ended"]:
                 self.epoch = PAST_ALL
@@ -152,6 +153,34 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
 
 def _state(model: keras.Model) -> list:
     return [*model.variables, *model.optimizer.variables]
+
+
+def _check(model: keras.Model) -> None:
+    """Refuse at once what could be saved but not restored."""
+    if not model.built or not model.variables:
+        raise SettingError(
+            "checkpoints(model): the model has no weights yet, so none could be restored after a "
+            "stop. Give it its shape before: begin it with keras.Input(…), or call it on one batch "
+            "or model.build((None, …))."
+        )
+    if getattr(model, "optimizer", None) is None:
+        raise SettingError(
+            "checkpoints(model): the model is not compiled, and its optimizer's state is part of a "
+            "checkpoint. Call model.compile(…) before."
+        )
+
+
+def _restore(model: keras.Model, values: list, where: str) -> None:
+    variables = _state(model)
+    here = [tuple(variable.shape) for variable in variables]
+    there = [np.shape(value) for value in values]
+    if here != there:
+        raise SettingError(
+            f"The checkpoint in {where}/ is of another model: it has {len(there)} weights and "
+            f"states, this one {len(here)}, or of other shapes. Train it as a new job."
+        )
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
 
 
 def _plain(callback: keras.callbacks.Callback) -> dict:

@@ -149,6 +149,8 @@ def _of_call(model, x) -> tuple[Callable, dict]:
         spec = {t.name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors}
 
         def call(given: dict):
+            if isinstance(model, keras.Sequential):  # read from a file it knows no `input`
+                return model(*given.values(), training=False)
             structure = keras.tree.pack_sequence_as(model.input, list(given.values()))
             return model(structure, training=False)
 

@@ -127,10 +127,21 @@ def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
     else:
         _report(members, place, give_up_s, timeout_s)
     print(f"All {len(members)} are here. TensorFlow joins them in {timeout_s:g} s, or this ends.")
-    # A member lost now TensorFlow awaits for ever, deaf to Python: a thread of C ends this process.
+    # TensorFlow waits for ever for a member lost now, and lets no Python code run meanwhile: a
+    # thread of the interpreter's own ends this process.
     faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__)
-    _several.append(Workers())
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        _several.append(Workers())
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise ClusterError(
+            "TensorFlow had begun its work before helpers.strategy() was called, and several "
+            "machines must be joined before that. Call helpers.strategy() in the first cell, above "
+            "every adapt(), tensor and model."
+        ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return _several[0]
 
 
