@@ -18,10 +18,15 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 FOUND = {
     "session": 'session = helpers.connect("local")  # or "google", project=…, bucket=…',
     "ENDPOINT_NAME": 'ENDPOINT_NAME = "earnings_prediction"',
-    "job": "job = helpers.find_job(session)  # the newest",
-    "endpoint": "endpoint = helpers.find_endpoint(session, ENDPOINT_NAME)",
+    "job": "helpers.make_missing(session, job=True)  # on an empty local cloud\n"
+    "job = helpers.find_job(session)  # the newest",
+    "endpoint": "helpers.make_missing(session, model=ENDPOINT_NAME, endpoint=ENDPOINT_NAME)\n"
+    "endpoint = helpers.find_endpoint(session, ENDPOINT_NAME)",
 }
-MODEL = {"model": "model = helpers.find_model(session, MODEL_NAME)"}  # from 03 on
+MODEL = {  # from 03 on
+    "model": "helpers.make_missing(session, model=MODEL_NAME)  # on an empty local cloud\n"
+    "model = helpers.find_model(session, MODEL_NAME)"
+}
 HEADER = """\
 # Snippets
 
@@ -37,7 +42,8 @@ SET_UP = """\
 # Set up colab-to-cloud
 
 Installs this release in Colab and finds the package elsewhere; once, above the other snippets. \
-Those about jobs, models and endpoints use what is there under the names in them."""
+Those about jobs, models and endpoints use what is there under the names in them; on an empty \
+local cloud they make it, with few epochs."""
 
 
 def cells(root, stages) -> list[NotebookNode]:

@@ -6,29 +6,38 @@ from helpers.cloud.client import Session
 from helpers.cloud.resources import named
 from helpers.endpoints import deploy, find_endpoint
 from helpers.registry import find_model, register
-from helpers.training import train
+from helpers.training import find_job, train
 
 
 def make_missing(
-    session: Session, *, model: str, endpoint: str = "", parameters: dict | None = None
+    session: Session,
+    *,
+    model: str = "",
+    endpoint: str = "",
+    job: bool = False,
+    parameters: dict | None = None,
 ) -> None:
     """On an empty local cloud, make what a later notebook needs; on Google say what to run.
 
     Args:
-        model: display name a registered model must have.
+        model: display name a registered model must have; "" asks for none.
         endpoint: display name a deployed endpoint must have; "" asks for none.
+        job: a training job must be there.
         parameters: of 01_prototype.ipynb; the epochs are few, because it only has to be there.
     """
-    if not named(session, "models", model):
+    no_job = job and not session.list(session.collection("customJobs"), "customJobs",
+                                      parent=session.parent)  # fmt: skip
+    no_model = model and not named(session, "models", model)
+    if no_job or no_model:
         if session.cloud != "local":
-            find_model(session, model)
-        print(f'No model "{model}" yet: training one for 5 epochs, only to have one.')
+            find_model(session, model) if no_model else find_job(session)
+        what = f'model "{model}"' if no_model else "training job"
+        print(f"No {what} yet: training one for 5 epochs, only to have one.")
         if "google.colab" in sys.modules:
-            print(
-                "(What another tab trained is on that tab's machine: each Colab notebook has one.)"
-            )
-        job = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5} | (parameters or {}))
-        register(session, job, name=model)
+            print("(Each Colab notebook has a machine of its own; what others made is on theirs.)")
+        made = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5} | (parameters or {}))
+        if no_model:
+            register(session, made, name=model)
     if endpoint and not named(session, "endpoints", endpoint):
         if session.cloud != "local":
             find_endpoint(session, endpoint)

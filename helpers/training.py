@@ -260,8 +260,10 @@ def find_job(session: Session, name: str = "") -> Job:
             base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
             return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
     hint = near(name, [job["displayName"] for job in found])
+    local = session.cloud == "local" and not name
+    here = " Or make one here: helpers.make_missing(session, job=True)" * local
     raise NotFoundError(
-        f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.'
+        f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.{here}'
     )
 
 

@@ -32,6 +32,8 @@ def copy(tmp_path):
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "helpers").mkdir()
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "road.svg", tmp_path / "docs")
     return tmp_path
 
 
@@ -53,11 +55,11 @@ def source(number: int, text: str):
 
 
 def form(old: str, new: str):
-    """An edit that replaces text in the parameters cell."""
+    """An edit that replaces text in the parameters cell, where it first stands."""
 
     def edit(notebook: dict) -> None:
         cell = code(notebook, 1)
-        cell["source"] = "".join(cell["source"]).replace(old, new)
+        cell["source"] = "".join(cell["source"]).replace(old, new, 1)
         assert new in cell["source"]
 
     return edit
@@ -95,6 +97,10 @@ BREACHES = {
     "kernelspec:": lambda n: n["metadata"]["kernelspec"].update(name="my-env"),
     "cell 3: heading:": lambda n: n["cells"][4].update(source="## Connect"),
     "heading: `Deep` skips": lambda n: n["cells"][4].update(source="#### Deep\n\nText."),
+    "prose: `close this tab`": lambda n: n["cells"][4].update(
+        source="## Connect\n\nYou can close this tab."
+    ),
+    "prose: `tomorrow`": lambda n: n["cells"][4].update(source="## Connect\n\nSeen tomorrow."),
     "cell 3: form:": source(3, 'X = 1  # @param {type:"integer"}'),
     "links: `03_deploy.ipynb` is relative": lambda n: n["cells"][4].update(
         source="## Connect\n\nSee [the next](03_deploy.ipynb)."
@@ -240,6 +246,55 @@ def test_a_release_needs_a_real_address(scripts, copy, capsys):
     assert "README.md: differs" in capsys.readouterr().out
     links.main([], copy)
     assert links.main(["--release"], copy) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("## Follow it\n\nText.", "each snippet begins with"),
+        ("# Follow it\n\n# Twice", "each snippet begins with"),
+        ("Text.\n\n# Follow it", "each snippet begins with"),
+    ],
+)
+def test_each_snippet_has_one_title_that_colab_searches(scripts, copy, text, said):
+    path, check = copy / "notebooks" / "snippets.ipynb", scripts["lint_notebooks"].check_notebook
+    assert list(check(path, copy)) == []
+    change(path, lambda n: n["cells"][5].update(cell_type="markdown", source=text))
+    assert any(said in breach for breach in check(path, copy))
+
+
+@pytest.mark.parametrize("name", ["00_setup", "01_prototype", "02_train", "quickstart"])
+def test_a_form_has_eight_fields_at_most_and_explains_each(scripts, copy, name):
+    path, check = copy / "notebooks" / f"{name}.ipynb", scripts["lint_notebooks"].check_notebook
+    lines = code(json.loads(path.read_text()), 1)["source"]
+    lines = "".join(lines).splitlines()
+    fields = [n for n, line in enumerate(lines) if "# @param" in line]
+    assert 1 < len(fields) <= 8
+    assert all(re.match(r"# @markdown \w|# @markdown `", lines[n - 1]) for n in fields)
+    assert list(check(path, copy)) == []
+    field = '# @markdown One more.\nMORE_OF_IT = 1  # @param {type:"integer"}\n' * 8
+    change(path, form("# @title Parameters\n", f"# @title Parameters\n{field}"))
+    assert any("fields; at most 8" in breach for breach in check(path, copy))
+    shutil.copy(ROOT / "notebooks" / path.name, path)
+    change(path, form(lines[fields[0] - 1] + "\n", ""))
+    assert any("say above it what it is" in breach for breach in check(path, copy))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("A = 1  # how many", ""),
+        ("A = [1, 2]  # which", ""),
+        ("A = 1", "what it is"),
+        ("A = 1  # @param {}", "what it is"),
+        ("a = 1  # how many", "what it is"),
+        ("A = b  # how many", "must be a literal"),
+    ],
+)
+def test_what_is_no_field_is_explained_behind_it(scripts, line, said):
+    breach = scripts["forms"].breach_below(line)
+    assert said in breach
+    assert bool(said) == bool(breach)
 
 
 def test_quickstart_follows_its_sources(scripts, copy, capsys):

@@ -82,6 +82,53 @@ def test_curves_say_where_the_test_error_ends(epochs):
     assert "noise alone" in [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+@pytest.mark.parametrize("apart", [1.0, 1.3])
+def test_names_of_curves_stand_clear_of_axes_and_of_each_other(epochs, apart):
+    values = [9e4 / n for n in range(1, epochs + 1)]
+    history = {"mae": values, "val_mae": [apart * value for value in values]}
+    axes = plots.curves(SimpleNamespace(history=history), table())
+    axes.figure.canvas.draw()
+    names = [text for text in axes.texts if text.get_text().endswith("rows")]
+    frame, page = axes.get_window_extent(), axes.figure.bbox
+    boxes = [name.get_window_extent() for name in names]
+    assert all(box.x0 > frame.x1 and box.x1 <= page.x1 for box in boxes)
+    assert not boxes[0].overlaps(boxes[1])
+
+
+RIVALS = {"trivial": {"mae": 9e4, "r2": 0.0}, "gradient_boosting": {"mae": 2e4, "r2": 0.9}}
+
+
+def test_rivals_are_bars_the_best_on_top():
+    axes = plots.rivals(RIVALS, unit="$", limit=1e4)
+    axes.figure.canvas.draw()
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["trivial", "gradient boosting"]
+    title = "Gradient boosting is to beat: $20 k; noise alone $10 k (dotted)"
+    assert axes.get_title() == title
+    assert [text.get_text() for text in axes.texts] == ["$90 k", "$20 k"]
+    job = {"metrics": {"mae": 1.5e4, "r2": 0.95}, "baselines": RIVALS, "unit": "$"}
+    axes = plots.measured(job | {"noise_mae": None})
+    assert axes.get_title() == "This model is best: $15 k"
+    assert axes.patches[-1].get_facecolor() == mpl.colors.to_rgba("C1")
+
+
+def test_the_most_accurate_is_the_best():
+    axes = plots.rivals({"trivial": {"accuracy": 0.4}}, {"accuracy": 0.9}, unit="$")
+    assert axes.get_title() == "This model is best: 0.9"
+    assert plots.measured({"metrics": {"accuracy": 0.9}}).get_title() == "This model is best: 0.9"
+
+
+def test_an_answer_is_marked_among_known_values():
+    data = table()
+    axes = plots.answer(pd.DataFrame({"price": [1e6]}), data.train["price"], unit="$")
+    assert axes.get_title() == "price: $1 M, above 100% of 60 known rows"
+    assert axes.lines[0].get_xdata()[0] == 1e6
+    classes = table("multiclass")
+    shares = {"probability_dear": [0.7], "probability_cheap": [0.3], "price": ["dear"]}
+    axes = plots.answer(pd.DataFrame(shares), classes.train["price"])
+    assert axes.get_title() == "price: dear, with 70%"
+
+
 def test_curves_of_a_classification_are_its_log_loss():
     history = {"loss": [0.9, 0.5], "val_loss": [1.0, 0.7], "accuracy": [0, 1]}
     axes = plots.curves(history, table("multiclass"))

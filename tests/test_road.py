@@ -12,7 +12,7 @@ import papermill
 import pytest
 
 import helpers
-from tests.colab import undrawable
+from tests.colab import alarming, raw, undrawable
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -22,7 +22,12 @@ def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     source, made = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
     done = papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
     assert undrawable(done) == []
+    assert alarming(done) == []
+    assert name not in READ or raw(done) == []
     return done
+
+
+READ = ("00_setup", "01_prototype", "02_train")
 
 
 def shown(notebook) -> str:
@@ -61,6 +66,9 @@ def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     session = helpers.connect("local")
     reports = [uri for uri in helpers.storage.list_uris(session, "gs://local-bucket/jobs/")]
     report = next(uri for uri in reports if uri.endswith("/report.html"))
+    ran = next(uri for uri in reports if uri.endswith("/01_prototype.ipynb") and "input" not in uri)
+    ran = nbformat.reads(helpers.storage.read_bytes(session, ran).decode(), 4)
+    assert alarming(ran) + raw(ran) == []
     seen = trained + deployed + asked + helpers.storage.read_bytes(session, report).decode()
     for area in shops()["area"].dropna().head(20):
         assert str(area) not in seen

@@ -52,6 +52,9 @@ def missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
     """The error of a name that is not there; the nearest one is given."""
     found = session.list(session.collection(kind), kind, parent=session.parent)
     hint = near(name, {item["displayName"] for item in found})
+    if session.cloud == "local":  # what another Colab tab made is on another machine
+        which = f', endpoint="{name}"' * (kind == "endpoints")
+        todo += f' Or make one here: helpers.make_missing(session, model="{name}"{which})'
     return NotFoundError(f'No {kind[:-1]} named "{name}" in {session.location}.{hint} {todo}')
 
 
