@@ -48,12 +48,13 @@ _HOME = {
 }
 _MODULES = {
     "baselines": "learning.baselines",
+    "console": "console",
     "data": "inputs.table",
     "plots": "looks.plots",
     "storage": "cloud.storage",
     "tables": "looks.tables",
 }
-__all__ = sorted([*_HOME, "data", "errors", "plots", "storage"])
+__all__ = sorted([*_HOME, "console", "data", "errors", "plots", "storage"])
 
 
 def __getattr__(name: str):

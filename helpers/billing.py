@@ -3,8 +3,8 @@
 import datetime
 import functools
 import re
-
-import pandas as pd
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from helpers.cloud import storage
 from helpers.cloud.buckets import check_project
@@ -15,8 +15,10 @@ from helpers.cloud.links import console
 from helpers.cloud.resources import is_ours
 from helpers.endpoints import delete_endpoint
 from helpers.errors import CloudError
-from helpers.looks.tables import Shown, shown
 from helpers.registry import delete_model
+
+if TYPE_CHECKING:
+    from helpers.looks.tables import Shown
 
 PRICES = "https://cloud.google.com/vertex-ai/pricing"
 # Services of the price list (cloudbilling v1 services.list).
@@ -31,7 +33,7 @@ FOLDERS = ("jobs/", "batch/", "images/", "notebooks/")  # what this package writ
 Parts = list[tuple[str, str, float]]  # service of the price list, pattern of one SKU, how much
 
 
-def costs(session: Session) -> Shown:
+def costs(session: Session) -> "Shown":
     """Everything this project made that bills while it exists.
 
     Returns:
@@ -43,9 +45,12 @@ def costs(session: Session) -> Shown:
         because a made-up number is worse than none. The local cloud is free.
     Source: cloudbilling REST v1 services.skus.list
     """
-    rows = [(*row[:4], *_price(session, row[4])) for row in _billed(session)]
+    import pandas as pd  # a console that lists the same does without
+
+    from helpers.looks.tables import shown
+
     columns = ["what", "name", "machine", "since", "usd_per_hour", "price"]
-    frame = pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(bills(session), columns=columns)
     frame["since"] = pd.to_datetime(frame["since"], format="ISO8601", utc=True).dt.floor("s")
     now = pd.Timestamp(datetime.datetime.now(datetime.UTC))
     frame.insert(4, "hours", ((now - frame["since"]).dt.total_seconds() / 3600).round(1))
@@ -74,6 +79,20 @@ def cleanup(
         images: also the repository of images; the next job builds them again.
         dry_run: only list what would be removed.
     """
+    todo = removals(session, name=name, objects=objects, images=images)
+    if not todo:
+        print(f'Endpoint "{name}" does not exist; nothing to stop.' if name else "Nothing to do.")
+    for what, which, remove in todo:
+        print(f"{'Would remove' if dry_run else 'Removing'} {what} {which}")
+        if not dry_run:
+            remove()
+    _say_what_remains(session)
+
+
+def removals(
+    session: Session, *, name: str = "", objects: bool = False, images: bool = False
+) -> list[tuple[str, str, Callable]]:
+    """What `cleanup` would remove: what it is, its name, and the call that removes it."""
     aiplatform = session.service("aiplatform").projects().locations()
     todo = [
         ("endpoint", item["displayName"], functools.partial(delete_endpoint, session, item["name"]))
@@ -96,13 +115,17 @@ def cleanup(
     if repository:
         remove = functools.partial(_delete_repository, session, repository["name"])
         todo.append(("images", REPOSITORY, remove))
-    if not todo:
-        print(f'Endpoint "{name}" does not exist; nothing to stop.' if name else "Nothing to do.")
-    for what, which, remove in todo:
-        print(f"{'Would remove' if dry_run else 'Removing'} {what} {which}")
-        if not dry_run:
-            remove()
-    _say_what_remains(session)
+    return todo
+
+
+def bills(session: Session) -> list[dict]:
+    """The rows of `costs`, without their sums; `usd_per_hour` is NaN where no price is known."""
+    rows = []
+    for *about, parts in _billed(session):
+        row = dict(zip(("what", "name", "machine", "since"), about, strict=True))
+        usd, price = _price(session, parts)
+        rows.append(row | {"usd_per_hour": usd, "price": price})
+    return rows
 
 
 def _billed(session: Session):

@@ -26,6 +26,7 @@ from helpers.errors import CloudError
 VERSIONS = {"logging": "v2", "cloudresourcemanager": "v3"}  # every other service: v1
 LOCATION = "us-central1"  # where none is named
 RETRIES = 24  # with the pauses between them, a little more than a minute
+PAGED = ("nextPageToken", "pageToken")
 RETRIED = {408, 429, 500, 502, 503, 504}
 STATUS = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 16: 401}  # of google.rpc.Code
 # No answer, or half of one.
@@ -99,6 +100,7 @@ class Session:
             document["rootUrl"] = self.root(api) + "/"
             document["baseUrl"] = document["rootUrl"] + document["servicePath"]
             document.pop("mtlsRootUrl", None)
+            document["schemas"] = {k: _bare(v) for k, v in document["schemas"].items()}
             self._services[api, version] = build_from_document(document, http=self.http())
         return self._services[api, version]
 
@@ -257,6 +259,13 @@ class Session:
             items += answer.get(key, [])
             request = collection.list_next(request, answer)
         return items
+
+
+def _bare(schema: dict) -> dict:
+    """What a client needs of a schema: whether there are pages. The rest only becomes docstrings,
+    written anew whenever a method is looked up."""
+    paged = {k: v for k, v in schema.get("properties", {}).items() if k in PAGED}
+    return {"id": schema["id"], "type": "object", "properties": paged}
 
 
 def pause(attempt: int, retry_after: str = "") -> None:

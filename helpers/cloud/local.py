@@ -27,9 +27,22 @@ def open_session(project: str, location: str, bucket: str) -> Session:
     return Session("local", project, location, bucket, state["url"], token)
 
 
+def state_folder() -> Path:
+    """Where the local cloud of this project keeps its state."""
+    return Path(os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud").resolve()
+
+
+def is_served_from(folder: Path, url: str) -> bool:
+    """Whether the local cloud at this address is the one of a state folder."""
+    try:
+        return json.loads((folder / "emulator.json").read_text())["url"] == url
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
+
+
 def _running() -> dict:
     """The address and token of the local cloud; starts one when none answers."""
-    folder = Path(os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud").resolve()
+    folder = state_folder()
     running = _answering(folder)
     if running:
         return running

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from helpers.looks.amounts import money
 from helpers.looks.tables import IN_UNIT
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
@@ -170,18 +171,6 @@ def trials(tuning) -> Figure:
     reached = money(frame[tuning.metric].iloc[0])
     figure.suptitle(f"Best: {tuning.metric} {reached} with {best}", parse_math=False)
     return figure
-
-
-def money(value: float, unit: str = "") -> str:
-    """An amount as people write it: `$120 k`, `1.3 M`, `0.42`."""
-    size, sign = abs(value), "−" if value < 0 else ""
-    number = f"{size:.3g}"
-    for factor, name in [(1e9, " G"), (1e6, " M"), (1e3, " k")]:
-        if 0.9995 * factor <= size < np.inf:
-            digits = 0 if size >= 99.95 * factor else 1
-            number = f"{size / factor:.{digits}f}".removesuffix(".0") + name
-            break
-    return f"{sign}{unit}{number}" if unit in ("", "$", "€", "£") else f"{sign}{number} {unit}"
 
 
 def _cloud(table, true: pd.Series, predicted: pd.Series) -> Axes:

@@ -1,0 +1,66 @@
+"""What moves on a job's page: server-sent events, or one answer for a page that polls."""
+
+import asyncio
+import json
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from helpers.console import jobs, logs
+from helpers.console.visits import Visit
+from helpers.errors import HelpersError
+
+PAUSE_S = 1.0
+ENDED_TURNS = 2  # reads after a job's end: its last lines may come after its state
+
+
+async def stream(visit: Visit, render) -> Response:
+    """The lines after `after`, and the parts of the page that changed."""
+    cursor = visit.query.get("after", "")
+    if "poll" in visit.query:
+        return JSONResponse(await run_in_threadpool(_update, visit, cursor, render))
+
+    async def events():
+        nonlocal cursor
+        parts, turns = {}, 0
+        yield "retry: 2000\n\n"
+        while turns < ENDED_TURNS:
+            news = await run_in_threadpool(_update, visit, cursor, render)
+            cursor = news["cursor"] or cursor
+            changed = {k: v for k, v in news["parts"].items() if parts.get(k) != v}
+            parts |= changed
+            turns += news["ended"]
+            news["ended"] = turns >= ENDED_TURNS
+            yield f"data: {json.dumps(news | {'parts': changed})}\n\n"
+            await asyncio.sleep(PAUSE_S)
+
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+
+def _update(visit: Visit, cursor: str, render) -> dict:
+    kind, number = visit.path["kind"], visit.path["id"]
+    news = {
+        "lines": [],
+        "left_out": 0,
+        "cursor": cursor,
+        "parts": {},
+        "ended": False,
+        "problem": "",
+    }
+    try:
+        job = jobs.about(visit.session, kind, number)
+        if kind in logs.TYPES:
+            task, find = visit.query.get("replica", ""), visit.query.get("find", "")
+            reader = logs.follower(visit.session, kind, number, task=task, find=find)
+            reader.refresh()
+            news["lines"] = reader.after(cursor)
+            news["left_out"], news["cursor"] = reader.left_out, f"{reader.id}:{reader.count}"
+            news["reset"] = not cursor.startswith(reader.id)
+        shown = {"job": job, **jobs.moving(visit.session, job)}
+        for part in ("state", "progress"):
+            news["parts"][part] = render(f"job_{part}.html", visit.session, shown)
+        news["ended"] = job["ended"]
+    except HelpersError as error:
+        news["problem"] = str(error)
+    return news

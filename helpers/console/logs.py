@@ -1,0 +1,180 @@
+"""A job's log as it grows: the last lines kept, the others counted, the epochs read from it."""
+
+import collections
+import datetime
+import re
+import secrets
+import threading
+import time
+
+from helpers.console.visits import Session, parse
+
+KEPT = 5000  # lines a page keeps
+LINE = 2000  # characters of a line that are shown
+FRESH_S = 0.9  # tabs that ask within this time share one answer
+COUNTING_S = 10.0
+FORGOTTEN_S = 120
+TYPES = {
+    "training": ("ml_job", "job_id"), "batch": ("ml_job", "job_id"), "build": ("build", "build_id"),
+}  # fmt: skip
+_followers: dict[tuple, "Follower"] = {}
+_lock = threading.Lock()
+
+
+class Follower:
+    """What is known of one log under one filter; all tabs on a job share it."""
+
+    def __init__(self, session: Session, chosen: str):
+        self.session, self.chosen, self.id = session, chosen, secrets.token_hex(4)
+        self.lines: collections.deque[tuple] = collections.deque(maxlen=KEPT)
+        self.count = 0  # of lines seen, with those that left again
+        self.older: int | None = 0  # lines before the first one seen; None: too many to count
+        self.used_s = time.monotonic()
+        self._read_s, self._since, self._began = 0.0, "", False
+        self._seen: collections.deque[str] = collections.deque(maxlen=20_000)
+        self._known: set[str] = set()
+        self._reading = threading.Lock()
+
+    def refresh(self) -> None:
+        """Read what is new, unless somebody just did."""
+        self.used_s = time.monotonic()
+        with self._reading:
+            if time.monotonic() - self._read_s < FRESH_S:
+                return
+            if not self._began:
+                self._begin()
+                self._began = True
+            else:
+                # A second twice: machines' lines do not arrive in the order of their clocks.
+                since = f' AND timestamp>="{_before(self._since)}"' if self._since else ""
+                for entry in self.session.log(self.chosen + since):
+                    self._take(entry)
+            self._read_s = time.monotonic()
+
+    def after(self, cursor: str) -> list[tuple]:
+        """The lines after the one a page had last, `ID:NUMBER`; of another follower: all."""
+        owner, _, number = cursor.partition(":")
+        last = int(number) if owner == self.id and number.isdecimal() else 0
+        return [line for line in list(self.lines) if line[0] > last]
+
+    @property
+    def left_out(self) -> int | None:
+        """How many lines came before those kept; None: more than could be counted."""
+        return None if self.older is None else self.older + self.count - len(self.lines)
+
+    def _begin(self) -> None:
+        """The newest lines first; then those before them are counted, within bounds."""
+        entries, token = [], ""
+        while len(entries) < KEPT:
+            answer = self._page(self.chosen, "timestamp desc", token)
+            entries += answer.get("entries", [])
+            token = answer.get("nextPageToken", "")
+            if not token:
+                break
+        for entry in reversed(entries[:KEPT]):
+            self._take(entry)
+        if token:
+            oldest = entries[KEPT - 1] if len(entries) >= KEPT else entries[-1]
+            self.older = None
+            target = (oldest["timestamp"], set(self._known))
+            threading.Thread(target=self._count_older, args=target, daemon=True).start()
+
+    def _count_older(self, oldest: str, known: set[str]) -> None:
+        """Count upwards from the log's beginning by windows of time."""
+        deadline, since, at, count = time.monotonic() + COUNTING_S, "", set(), 0
+        while time.monotonic() < deadline:
+            bounds = f' AND timestamp<="{oldest}"' + (f' AND timestamp>="{since}"' if since else "")
+            token, found = "", []
+            for _ in range(5):
+                answer = self._page(self.chosen + bounds, "timestamp asc", token)
+                found += answer.get("entries", [])
+                token = answer.get("nextPageToken", "")
+                if not token:
+                    break
+            new = [e for e in found if e["insertId"] not in known and e["insertId"] not in at]
+            count += len(new)
+            if not token or not new:
+                self.older = count
+                return
+            since = found[-1]["timestamp"]
+            at = {e["insertId"] for e in found if e["timestamp"] == since}
+
+    def _page(self, chosen: str, order: str, token: str) -> dict:
+        body = {
+            "resourceNames": [f"projects/{self.session.project}"], "filter": chosen,
+            "orderBy": order, "pageSize": 1000, "pageToken": token,
+        }  # fmt: skip
+        service = self.session.service("logging").entries()
+        return self.session.call(service.list(body=body), repeatable=True)
+
+    def _take(self, entry: dict) -> None:
+        if entry["insertId"] in self._known:
+            return
+        if len(self._seen) == self._seen.maxlen:
+            self._known.discard(self._seen[0])
+        self._seen.append(entry["insertId"])
+        self._known.add(entry["insertId"])
+        self._since = max(self._since, entry["timestamp"])
+        payload = entry.get("jsonPayload", {})
+        text = entry.get("textPayload") or payload.get("message") or str(payload or "")
+        self.count += 1
+        task = entry.get("resource", {}).get("labels", {}).get("task_name", "")
+        level = entry.get("severity", "")
+        self.lines.append((self.count, entry["timestamp"][11:19], task, level, shown(text)))
+
+
+def shown(text: str) -> str:
+    """A line as a page can bear it: no control characters, a bounded length."""
+    clean = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text)  # colours
+    clean = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "�", clean)
+    return clean if len(clean) <= LINE else f"{clean[:LINE]} … ({len(clean):,} characters)"
+
+
+def follower(
+    session: Session, kind: str, number: str, *, task: str = "", find: str = ""
+) -> Follower:
+    """The follower of a job's log, made when nobody has asked for it yet."""
+    key = (session.project, session.location, kind, number, task, find)
+    with _lock:
+        for old in [k for k, f in _followers.items() if time.monotonic() - f.used_s > FORGOTTEN_S]:
+            del _followers[old]
+        if key not in _followers:
+            of, label = TYPES[kind]
+            chosen = f'resource.type="{of}" AND resource.labels.{label}="{_quoted(number)}"'
+            if task:
+                chosen += f' AND resource.labels.task_name="{_quoted(task)}"'
+            if find:
+                chosen += f' AND textPayload:"{_quoted(find)}"'
+            _followers[key] = Follower(session, chosen)
+        _followers[key].used_s = time.monotonic()
+        return _followers[key]
+
+
+def _before(moment: str) -> str:
+    return (parse(moment) - datetime.timedelta(seconds=1)).isoformat()
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def epochs(session: Session, kind: str, number: str) -> dict:
+    """What Keras printed of each epoch: `{"done", "of", "curves": {metric: {rows: [(x, y)]}}}`."""
+    found = []
+    for text in ("Epoch ", "loss: "):
+        reader = follower(session, kind, number, task="workerpool0-0", find=text)
+        reader.refresh()
+        found.append(list(reader.lines))
+    heads = [re.match(r"Epoch (\d+)/(\d+)", line[4]) for line in found[0]]
+    heads = [match for match in heads if match]
+    total = int(heads[-1][2]) if heads else 0
+    first = int(heads[0][1]) if heads else 1
+    curves: dict[str, dict[str, list]] = {}
+    ends = [line[4] for line in found[1] if re.search(r"\bloss: \S+", line[4])]
+    for epoch, text in enumerate(ends, first):
+        for name, value in re.findall(r"(\w+): (-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))(?=\s|$)", text):
+            rows = "test rows" if name.startswith("val_") else "training rows"
+            points = curves.setdefault(name.removeprefix("val_"), {}).setdefault(rows, [])
+            points.append((epoch, float(value)))
+    curves.pop("learning_rate", None)
+    return {"done": min(first - 1 + len(ends), total or len(ends)), "of": total, "curves": curves}

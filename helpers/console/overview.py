@@ -1,0 +1,19 @@
+"""The first page: the road with what is on it, what runs, what bills, what failed."""
+
+from helpers import billing
+from helpers.console import endpoints, jobs, models
+from helpers.console.visits import Page, Visit
+
+
+def show(visit: Visit) -> Page:
+    session = visit.session
+    all_jobs, all_models, all_endpoints = (
+        jobs.every(session), models.every(session), endpoints.every(session)
+    )  # fmt: skip
+    runs = [job for job in all_jobs if job["kind"] != "build"]
+    return Page("overview.html", {
+        "jobs": runs, "models": all_models, "endpoints": all_endpoints,
+        "running": [job for job in all_jobs if not job["ended"]],
+        "failures": [job for job in all_jobs if job["failed"]][:5],
+        "bills": billing.bills(session),
+    })  # fmt: skip

@@ -1,0 +1,160 @@
+"""What a view is given and gives back, and the words in which pages say times, sizes, amounts."""
+
+import datetime
+import json
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from starlette.datastructures import QueryParams
+
+from helpers.cloud.client import Session as _Session
+from helpers.looks.amounts import money
+
+
+class Session(_Session):
+    """Gives up early: a page that says what is wrong is better than one that does not come."""
+
+    def attempt(self, step, request, *, tries: int = 0):
+        return super().attempt(step, request, tries=min(tries or 2, 2))
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request: which project, which thing, what was asked or sent."""
+
+    session: Session
+    path: dict[str, str]
+    query: QueryParams
+    form: dict[str, str] | None = None  # of a POST
+    state: Path | None = None  # the local cloud's folder, for what is copied into a terminal
+
+
+@dataclass(frozen=True)
+class Page:
+    """A template and what it shows."""
+
+    template: str
+    values: dict
+
+
+@dataclass(frozen=True)
+class Done:
+    """A change was made: where to go on (below the project), and what to say there."""
+
+    to: str
+    said: str
+
+
+@dataclass(frozen=True)
+class Confirm:
+    """A change about to be made: a question that names the thing, what will happen, the verb."""
+
+    question: str
+    thing: str
+    effects: list[str]
+    verb: str
+    back: str
+    extra: dict[str, str] = field(default_factory=dict)  # sent along
+
+
+class MismatchError(Exception):
+    """A confirmation that names something else."""
+
+
+def parse(moment: str) -> datetime.datetime:
+    """RFC 3339, as the APIs write it (nanoseconds are cut)."""
+    return datetime.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", moment))
+
+
+def seconds(start: str, end: str = "") -> float:
+    """Between two moments; until now without the second."""
+    until = parse(end) if end else datetime.datetime.now(datetime.UTC)
+    return (until - parse(start)).total_seconds()
+
+
+def lasted(amount_s: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 20 s`, `2 h 5 min`, `3 days`."""
+    if amount_s < 9.95:
+        return f"{max(0, amount_s):.1f} s"
+    whole = round(amount_s)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"
+
+
+def ago(moment: str) -> str:
+    """`12 s ago`, `3 min ago`, `2 days ago`."""
+    passed = seconds(moment)
+    if passed < 60:
+        return f"{max(0, int(passed))} s ago"
+    if passed < 3600:
+        return f"{int(passed / 60)} min ago"
+    if passed < 48 * 3600:
+        return f"{int(passed / 3600)} h ago"
+    return f"{int(passed / 86400)} days ago"
+
+
+def clock(moment: str) -> str:
+    """A moment in UTC, to the second."""
+    return parse(moment).astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def size(size_bytes: int | str) -> str:
+    """`812 B`, `3.4 kB`, `12 MB`."""
+    number = int(size_bytes)
+    if number < 1000:
+        return f"{number} B"
+    for factor, name in [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]:
+        if number >= 0.9995 * factor:
+            return f"{number / factor:.3g} {name}"
+    return f"{number} B"
+
+
+def amount(value, unit: str = "") -> str:
+    """A number as the plots write it; what is none as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if value != value:
+        return "–"
+    whole = isinstance(value, int) and abs(value) < 100_000
+    return f"{value:,}" if whole and not unit else money(value, unit or "")
+
+
+def short(text: str, length: int = 60) -> str:
+    """A name that a page can bear, its middle left out."""
+    if len(text) <= length:
+        return text
+    return f"{text[: length * 2 // 3]}…{text[-(length // 3) :]}"
+
+
+def environment() -> jinja2.Environment:
+    """The templates; every value is escaped."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    made.filters |= {
+        "lasted": lasted, "ago": ago, "clock": clock, "size": size, "amount": amount,
+        "short": short, "py": repr, "json": json.dumps, "sh": shlex.quote,
+    }  # fmt: skip
+    return made
+
+
+def confirmed(visit: Visit, asked: Confirm) -> bool:
+    """Whether this request says yes to the question; the answer must name the same thing.
+
+    Raises:
+        MismatchError: it names another: the page was old.
+    """
+    if visit.form is None:
+        return False
+    if visit.form.get("thing") != asked.thing:
+        raise MismatchError(asked.thing)
+    return True
