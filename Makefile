@@ -25,7 +25,7 @@ setup: .venv/.ready .venv/.tensorflow-cloud ## Make .venv from the lock file (ag
 
 # A browser for the tests that look at reports: one on PATH, else playwright's own, else Debian's.
 .venv/.chromium: .venv/.ready
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50,<2' && \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'playwright>=1.50,<2' axe-playwright-python && \
 	{ which chromium-headless-shell || which chromium || which google-chrome || \
 	$(BIN)/python -m playwright install chromium-headless-shell || \
 	{ test "$$(id -u)" = 0 && apt-get -q update && apt-get -qy install chromium-headless-shell; }; } \
@@ -50,6 +50,9 @@ lint: setup ## Check code and notebooks
 
 new: setup ## Make a project from a CSV (NAME=churn DATA=path.csv TARGET=churned FOLDER=..)
 	@$(BIN)/python -m helpers.new '$(NAME)' --data '$(DATA)' --target '$(TARGET)' --folder '$(or $(FOLDER),.)'
+
+console: setup ## Open the console: jobs, models, endpoints, buckets and costs in the browser
+	@$(BIN)/python -m helpers.console
 
 bench: setup ## Measure against the rivals; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.bench
@@ -79,4 +82,4 @@ links: setup ## Write badges and bootstrap cells from pyproject.toml
 notebooks: setup ## Write the generated notebooks (quickstart, snippets)
 	@$(BIN)/python .ci/generate_notebooks.py
 
-.PHONY: help setup run test quick lint new bench soak stop clean lock test-latest links notebooks
+.PHONY: help setup run test quick lint new console bench soak stop clean lock test-latest links notebooks

@@ -6,9 +6,11 @@ the process that asked for it.
 """
 
 import fcntl
+import functools
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -28,6 +30,7 @@ from helpers.cloud.folders import PACKAGE
 from helpers.errors import LocalCloudError
 
 FILE, LOCK = "console.json", "console.lock"
+log = logging.getLogger("helpers")
 VALID_S = 24 * 3600  # how long a one-time address may wait for its reader
 START_S = 30
 HANDED = ("token", "refresh_token", "token_uri", "client_id", "client_secret")
@@ -53,33 +56,50 @@ def open_console(session: Session, page: str = "") -> Opened:
     if "google.colab" in sys.modules:
         from google.colab import output
 
-        port, path = opened.url.removeprefix("http://127.0.0.1:").split("/", 1)
-        output.serve_kernel_port_as_window(
-            int(port), path=f"/{path}", anchor_text="Open the console"
-        )
+        port, path = _address(session, page)
+        output.serve_kernel_port_as_window(port, path=path, anchor_text="Open the console")
     elif "ipykernel" not in sys.modules:
         print(opened)
     return opened
 
 
 def address(session: Session, page: str = "") -> str:
-    """An address on this machine that opens a page of the console, once.
+    """An address that opens a page of the console, once, in the browser of who reads it.
 
     Args:
         page: below the project, such as "jobs/training/1000042".
     Raises:
         LocalCloudError: the console did not start.
     """
+    port, path = _address(session, page)
+    return f"{_root(port)}{path}"
+
+
+def _address(session: Session, page: str) -> tuple[int, str]:
     known = _running(session)
-    code = sign(known["secret"], f"{int(time.time()):x}-{secrets.token_hex(8)}")
+    code = sign(known["secret"], f"{int(time.time()):x}-{secrets.token_hex(4)}")
     to = f"p/{session.project}/{session.location}/{page}"
-    return f"{known['url']}/enter?{urlencode({'code': code, 'to': to})}"
+    return known["port"], f"/enter?{urlencode({'code': code, 'to': to}, safe='/')}"
+
+
+@functools.cache
+def _root(port: int) -> str:
+    """Where a reader's browser finds a port of this machine: in Colab behind its proxy."""
+    if "google.colab" in sys.modules:
+        from google.colab import output
+
+        try:
+            found = output.eval_js(f"google.colab.kernel.proxyPort({port})", timeout_sec=5)
+            return str(found).rstrip("/")
+        except Exception as error:  # nobody's browser is there, and the reasons vary
+            log.info("no proxy of port %s: %r", port, error)
+    return f"http://127.0.0.1:{port}"
 
 
 def sign(secret: str, text: str) -> str:
     """`text` with its signature, as in a one-time address."""
     digest = hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-    return f"{text}.{digest[:40]}"
+    return f"{text}.{digest[:32]}"
 
 
 def _running(session: Session) -> dict:

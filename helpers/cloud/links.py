@@ -1,6 +1,8 @@
-"""Where a person looks: the pages of Google's console."""
+"""Where a person looks: the pages of Google's console, or of ours on the local cloud."""
 
 from helpers.cloud.client import Session
+from helpers.cloud.console import address
+from helpers.errors import LocalCloudError
 
 # Where a person looks, by kind of thing; {p} project, {l} region, {x} id.
 CONSOLE = {
@@ -17,12 +19,19 @@ CONSOLE = {
 }
 
 
+OURS = {
+    "job": "jobs/training/{x}", "tuning": "jobs/tuning/{x}", "batch": "jobs/batch/{x}",
+    "build": "jobs/build/{x}", "model": "models/{x}", "endpoint": "endpoints/{x}",
+    "bucket": "buckets/{x}", "billing": "costs", "project": "", "quota": "costs",
+}  # fmt: skip
+
+
 def console(session: Session, kind: str, name: str) -> str:
-    """The page of Google's console that shows a resource; on the local cloud, its API address."""
-    if session.endpoint:
-        if kind == "bucket":
-            return f"gs://{name}"
-        names = {"job": "customJobs", "batch": "batchPredictionJobs"}
-        collection = (names | {"tuning": "hyperparameterTuningJobs"}).get(kind, f"{kind}s")
-        return f"{session.endpoint}/v1/{session.parent}/{collection}/{name}"
-    return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
+    """The page of a console that shows a resource; on the local cloud it is ours, which begins
+    with the first link to it."""
+    if session.cloud != "local":
+        return CONSOLE[kind].format(p=session.project, l=session.location, x=name)
+    try:
+        return address(session, OURS[kind].format(x=name))
+    except LocalCloudError:  # a job does not fail for want of a picture of it
+        return f"{session.endpoint}/v1/{session.parent} ({kind} {name})"

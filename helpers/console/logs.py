@@ -30,7 +30,7 @@ class Follower:
         self.count = 0  # of lines seen, with those that left again
         self.older: int | None = 0  # lines before the first one seen; None: too many to count
         self.used_s = time.monotonic()
-        self._read_s, self._since, self._began = 0.0, "", False
+        self._read_s, self._since, self._floor, self._began = 0.0, "", "", False
         self._seen: collections.deque[str] = collections.deque(maxlen=20_000)
         self._known: set[str] = set()
         self._reading = threading.Lock()
@@ -75,7 +75,7 @@ class Follower:
             self._take(entry)
         if token:
             oldest = entries[KEPT - 1] if len(entries) >= KEPT else entries[-1]
-            self.older = None
+            self.older, self._floor = None, oldest["timestamp"]
             target = (oldest["timestamp"], set(self._known))
             threading.Thread(target=self._count_older, args=target, daemon=True).start()
 
@@ -108,7 +108,7 @@ class Follower:
         return self.session.call(service.list(body=body), repeatable=True)
 
     def _take(self, entry: dict) -> None:
-        if entry["insertId"] in self._known:
+        if entry["insertId"] in self._known or entry["timestamp"] <= self._floor:
             return
         if len(self._seen) == self._seen.maxlen:
             self._known.discard(self._seen[0])

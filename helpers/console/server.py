@@ -267,7 +267,7 @@ def serve(session, state: Path) -> int:
             lifespan="off", timeout_graceful_shutdown=1, server_header=False, proxy_headers=False,
         )  # fmt: skip
         server = uvicorn.Server(config)
-        known = {"url": f"http://127.0.0.1:{listener.getsockname()[1]}", "secret": secret}
+        known = {"port": listener.getsockname()[1], "secret": secret}
         listener.listen(128)
         part = file.with_suffix(".part")
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:

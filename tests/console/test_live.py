@@ -1,0 +1,166 @@
+"""A job's page while the job runs: its log, its curves, ten tabs, a cloud that goes and comes."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import helpers
+from tests.console.conftest import Visitor, ended, job, opened, until
+
+EPOCHS = r"""
+import pathlib, time
+for epoch in range(1, 9):
+    print(f"Epoch {epoch}/8")
+    print(f"32/32 - 0s - 9ms/step - loss: {9 / epoch:.4f} - mae: {3 / epoch:.4f}"
+          f" - val_loss: {10 / epoch:.4f} - val_mae: {4 / epoch:.4f}")
+    time.sleep(0.6)
+print("after the last epoch")
+"""
+FAST = """
+import time
+start, n = time.monotonic(), 0
+while time.monotonic() - start < SECONDS:
+    lines = int(1000 * (time.monotonic() - start)) - n
+    print("".join(f"line {n + i} of many\\n" for i in range(lines)), end="", flush=True)
+    n += lines
+    time.sleep(0.01)
+print(f"{n} lines in all")
+"""
+
+
+def test_a_running_job_is_followed_to_its_end(cloud, tab):
+    number = job(cloud, EPOCHS, name="epochs")
+    seen = tab(f"jobs/training/{number}")
+    page = seen.page
+    page.wait_for_selector("#log div:has-text('Epoch 2/8')")
+    page.wait_for_selector("progress")
+    few = len(page.get_attribute("polyline.line", "points").split())
+    page.wait_for_selector("#log div:has-text('after the last epoch')")
+    page.wait_for_selector("[data-part=state] .good:has-text('succeeded')")
+    page.wait_for_selector("[data-part=progress] :text('epoch 8 of 8')")
+    assert len(page.get_attribute("polyline.line", "points").split()) == 8 > few
+    assert page.locator(".chart").count() == 2
+    assert page.locator("#log div").count() == len(set(page.locator("#log div").all_inner_texts()))
+    assert seen.said == []
+    assert seen.outside() == []
+
+
+def test_without_scripts_the_page_says_the_same(cloud, tab):
+    number = job(cloud, EPOCHS, name="epochs")
+    ended(cloud, number)
+    page = tab(f"jobs/training/{number}", java_script_enabled=False).page
+    said = page.inner_text("main")
+    assert "epoch 8 of 8" in said
+    assert "after the last epoch" in said
+    assert page.locator("polyline.line").count() == 4
+    page.fill("input[name=find]", "val_loss: 5")
+    page.click("button:has-text('Filter')")
+    assert page.locator("#log div").all_inner_texts() == [
+        text for text in page.locator("#log div").all_inner_texts() if "val_loss: 5" in text
+    ]
+    assert page.locator("#log div").count() == 1
+
+
+def test_a_log_is_filtered_by_replica_and_text(cloud, tab):
+    number = job(cloud, "import os; print('I am', os.environ['CLUSTER_SPEC'])", replicas=2)
+    ended(cloud, number)
+    page = tab(f"jobs/training/{number}").page
+    names = page.locator("select[name=replica] option").all_inner_texts()
+    assert {"workerpool0-0", "workerpool1-0", "workerpool1-1"} <= set(names)
+    page.select_option("select[name=replica]", "workerpool1-1")
+    page.fill("input[name=find]", "I am")
+    page.click("button:has-text('Filter')")
+    page.wait_for_url("**replica=workerpool1-1*")
+    assert page.locator("#log div b").all_inner_texts() == ["workerpool1-1"]
+    page.go_back()
+    page.wait_for_selector("#log div:has-text('workerpool0-0')")
+
+
+def test_ten_tabs_follow_a_thousand_lines_a_second(cloud, browser):
+    """Each keeps the last 5,000 lines and says how many it left out; a click still works."""
+    number = job(cloud, FAST.replace("SECONDS", "12"), name="fast")
+    context = browser.new_context()
+    tabs = [opened(context, cloud, f"jobs/training/{number}") for _ in range(10)]
+    last = tabs[-1].page
+    start_s = time.monotonic()
+    last.click("nav a:has-text('Models')")
+    last.wait_for_selector("h1:has-text('Models')")
+    assert time.monotonic() - start_s < 5
+    job_ended = ended(cloud, number)
+    assert job_ended["state"] == "JOB_STATE_SUCCEEDED"
+    for each in tabs[:-1]:
+        each.page.wait_for_selector("#log div:has-text('lines in all')", timeout=30_000)
+        texts = each.page.locator("#log div").all_inner_texts()
+        assert len(texts) == 5000
+        total = int(re.search(r"(\d+) lines in all", texts[-1])[1])
+        left = each.page.inner_text("#left-out")
+        # all that were printed, the last one and what the service itself said
+        said = int(re.search(r"([\d,]+) earlier lines", left)[1].replace(",", "")) + 5000
+        assert total < said < total + 10
+        assert each.said == []
+    context.close()
+
+
+def test_opened_late_a_long_log_is_counted(cloud, tab):
+    number = job(cloud, "print('\\n'.join(f'row {n}' for n in range(12_345)))", name="long")
+    ended(cloud, number)
+    page = tab(f"jobs/training/{number}").page
+    assert page.locator("#log div").count() == 5000
+    page.reload()
+    text = until(lambda: page.reload() and page.inner_text("#left-out"))
+    left = int(re.search(r"([\d,]+) earlier", text)[1].replace(",", ""))
+    assert 7345 <= left < 7360
+
+
+def test_a_reader_who_scrolled_up_keeps_the_place(cloud, tab):
+    slow = "import time\nfor n in range(400):\n    print('row', n)\n    time.sleep(0.02)"
+    number = job(cloud, slow, name="slow")
+    page = tab(f"jobs/training/{number}").page
+    page.wait_for_selector("#log div:has-text('row 60')")
+    page.evaluate("document.getElementById('log').scrollTop = 100")
+    until(lambda: not page.is_checked("#follow"))
+    place = page.evaluate("document.getElementById('log').scrollTop")
+    page.wait_for_selector("#log div:has-text('row 399')", state="attached")
+    assert page.evaluate("document.getElementById('log').scrollTop") == place
+    page.check("#follow")
+    assert page.evaluate("(e => e.scrollHeight - e.scrollTop - e.clientHeight)"
+                         "(document.getElementById('log'))") < 5  # fmt: skip
+
+
+def test_a_proxy_that_holds_events_back_is_polled_around(cloud, tab):
+    number = job(cloud, EPOCHS, name="epochs")
+    ended_before = cloud  # the cloud itself answers; only the stream is cut
+    seen = tab()
+    page = seen.page
+    page.route("**/live?*", lambda route: (
+        route.continue_() if "poll=1" in route.request.url else route.abort()))  # fmt: skip
+    page.goto(f"{page.url}jobs/training/{number}")
+    page.wait_for_selector("#log div:has-text('after the last epoch')")
+    assert ended(ended_before, number)
+    page.wait_for_selector("[data-part=state] :text('succeeded')")
+    assert any("poll=1" in url for url in seen.asked)
+
+
+def test_the_cloud_killed_and_started_again_under_an_open_page(cloud, tab):
+    slow = "import time\nfor n in range(600):\n    print('tick', n)\n    time.sleep(0.05)"
+    number = job(cloud, slow, name="ticks")
+    page = tab(f"jobs/training/{number}").page
+    overview = tab().page
+    page.wait_for_selector("#log div:has-text('tick 20')")
+    folder = Path(os.environ["LOCAL_CLOUD_DIR"])
+    os.kill(json.loads((folder / "emulator.json").read_text())["pid"], signal.SIGKILL)
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "no answer" in page.inner_text("#problem")
+    overview.wait_for_selector("#problem:not([hidden])")
+    status, said = Visitor(cloud).enter().get("models")
+    assert status == 502
+    assert 'http-equiv="refresh"' in said
+    helpers.connect("local")
+    page.wait_for_selector("#problem", state="hidden")
+    overview.wait_for_selector("#problem", state="hidden")
+    known = page.locator("#log div").count()
+    until(lambda: page.locator("#log div").count() > known)
+    ended(cloud, number)
