@@ -51,7 +51,7 @@ def folder(visit: Visit) -> Page:
         files += [item for item in answer.get("items", []) if item["name"] != prefix]
         request = objects.list_next(request, answer)
     if not folders and not files and prefix:
-        raise NotFoundError(f"gs://{bucket}/{prefix} holds nothing.")
+        raise NotFoundError(f"Nothing is below gs://{bucket}/{prefix}.")
     return Page("bucket.html", {
         "bucket": bucket, "prefix": prefix, "folders": folders[:SHOWN], "files": files[:SHOWN],
         "more": request is not None, "trail": trail(prefix),
@@ -136,7 +136,7 @@ def raw(visit: Visit) -> Response:
         if kind == "page" and size <= NOTEBOOK_BYTES:
             of = "image/svg+xml" if name.endswith(".svg") else "text/html"
             return Response(_part(session, about, 0, NOTEBOOK_BYTES), media_type=of, headers=BOXED)
-        raise SettingError(f"{posixpath.basename(name)} can't be shown as a page; download it.")
+        raise SettingError(f"Not a page: {posixpath.basename(name)}; download it.")
 
     def parts():
         for start in range(0, size, PART_BYTES):
@@ -155,7 +155,8 @@ def _about(session: Session, bucket: str, name: str) -> dict:
     objects = session.service("storage").objects()
     found = session.call(objects.get(bucket=bucket, object=name), unless=404)
     if found is None:
-        raise NotFoundError(f"gs://{bucket}/{name} does not exist.")
+        uri = f"gs://{bucket}/{name}"
+        raise NotFoundError(f"{uri} does not exist.")
     return found
 
 
@@ -177,5 +178,5 @@ def _report(session: Session, about: dict) -> bytes:
         )
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise CloudError(f"{about['name']} is not a notebook that can be shown: {said[:300]}")
+            raise CloudError(f"Not a notebook that can be shown: {about['name']} ({said[:300]}).")
         return made.read_bytes()

@@ -125,7 +125,7 @@ def _chosen(visit: Visit, endpoint: dict) -> dict:
             return one
     there = ", ".join(one["version"] for one in deployed) or "nothing"
     raise NotDeployedError(
-        f'Version "{version}" is not deployed on "{endpoint["name"]}" (there: {there}).'
+        f'Version {version} is not deployed on "{endpoint["name"]}" (there: {there}).'
     )
 
 

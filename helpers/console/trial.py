@@ -128,7 +128,7 @@ def _filled(fields: list[dict], form: dict, schema: dict):
             instance[name] = schema["x-missing"][kind]
         elif not text and field["kind"] != "text":
             raise SchemaError(
-                f'"{name}" is empty; the model was trained on data without gaps there.'
+                f'Input "{name}" is empty; the model was trained on data without gaps there.'
             )
         elif field["kind"] == "number":
             instance[name] = _number(name, text)
@@ -143,14 +143,14 @@ def _number(name: str, text: str) -> int | float:
     try:
         return int(text) if text.lstrip("-").isdecimal() else float(text.replace(",", ""))
     except ValueError as error:
-        raise SchemaError(f'"{name}" holds "{text[:60]}"; expected a number.') from error
+        raise SchemaError(f'Input "{name}" holds "{text[:60]}"; expected a number.') from error
 
 
 def _json(name: str, text: str):
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SchemaError(f'"{name}" is not JSON: {error}.') from error
+        raise SchemaError(f'Input "{name}" is not JSON: {error}.') from error
 
 
 def _ask(session: Session, endpoint: dict, instance) -> dict:
@@ -170,7 +170,7 @@ def _ask(session: Session, endpoint: dict, instance) -> dict:
             answer, content = session.http().request(url, "POST", body, headers)
         except LOST as error:
             session.renew()
-            raise CloudError(f"No answer from {url} ({error}).") from error
+            raise CloudError(f"{url} gave no answer ({error}).") from error
         if answer.status != 429 or time.monotonic() > deadline:
             break
         time.sleep(0.5)

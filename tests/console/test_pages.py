@@ -146,7 +146,7 @@ def test_the_form_answers_as_helpers_does(cloud, tab, split):
             break  # the other kind is a list of levels: nothing else can be chosen
     page.fill("[name=in-size]", "a lot")
     page.click("button:has-text('Ask')")
-    assert '"size" holds "a lot"; expected a number.' in page.inner_text("main")
+    assert 'Input "size" holds "a lot"; expected a number.' in page.inner_text("main")
     assert page.input_value("[name=in-size]") == "a lot"
     page.click("a:has-text('Another one')")
     assert page.input_value("[name=in-size]") == "11.0"
