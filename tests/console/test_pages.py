@@ -20,13 +20,13 @@ EXAMPLES = [{"instance": {"size": 10.0 + n, "kind": "a"}, "truth": 100.0 + n} fo
 PAGES = {
     "overview": "", "jobs": "jobs", "job": "jobs/training/{job}",
     "failed": "jobs/training/{failed}",
-    "models": "models", "model": "models/rooms", "endpoints": "endpoints",
-    "endpoint": "endpoints/rooms", "test": "endpoints/rooms/test", "buckets": "buckets",
+    "models": "models", "model": "models/{model}", "endpoints": "endpoints",
+    "endpoint": "endpoints/{endpoint}", "test": "endpoints/{endpoint}/test", "buckets": "buckets",
     "bucket": "buckets/local-bucket", "text": "buckets/local-bucket/object?name=shown/a.txt",
     "table": "buckets/local-bucket/object?name=shown/a.csv", "costs": "costs",
     "notebook": "buckets/local-bucket/object?name=shown/a.ipynb",
     "image": "buckets/local-bucket/object?name=shown/a.png",
-    "confirm": "endpoints/rooms/promote?version=2", "none": "models/none",
+    "confirm": "endpoints/{endpoint}/promote?version=2", "none": "models/none",
 }  # fmt: skip
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360"
@@ -61,7 +61,10 @@ def road(cloud, tmp_path_factory):
         "cells": [{"cell_type": "markdown", "metadata": {}, "source": "# A notebook"}],
         "metadata": {"kernelspec": {"name": "python3", "display_name": "p", "language": "python"}},
         "nbformat": 4, "nbformat_minor": 5}))  # fmt: skip
-    return {"job": number, "failed": failed, "versions": versions}
+    model = versions[0].resource_name.rsplit("/", 1)[-1].split("@")[0]
+    endpoint = helpers.find_endpoint(cloud, "rooms").resource_name.rsplit("/", 1)[-1]
+    return {"job": number, "failed": failed, "versions": versions, "model": model,
+            "endpoint": endpoint}  # fmt: skip
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def split(cloud, road):
         helpers.deploy(cloud, road["versions"][1], traffic_percent=20)
         helpers.promote(cloud, road["versions"][0])
         helpers.deploy(cloud, road["versions"][1], traffic_percent=20)
-    return cloud
+    return road["endpoint"]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_three_clicks_answer_what_people_come_for(tab, road):
 
 
 def test_the_form_answers_as_helpers_does(cloud, tab, split):
-    page = tab("endpoints/rooms/test").page
+    page = tab(f"endpoints/{split}/test").page
     assert "Held-out example 1 of 3" in page.inner_text("form")
     endpoint = helpers.find_endpoint(cloud, "rooms")
     for size, kind in [("10.0", "a"), ("27.25", "b"), ("-3", "never seen")]:
@@ -159,7 +162,7 @@ def _choose(page, kind: str) -> None:
 
 
 def test_the_calls_to_copy_run(cloud, tab, split, tmp_path):
-    page = tab("endpoints/rooms/test", permissions=["clipboard-read", "clipboard-write"]).page
+    page = tab(f"endpoints/{split}/test", permissions=["clipboard-read", "clipboard-write"]).page
     page.click("button:has-text('Ask')")
     expected = float(page.get_attribute("#answer", "value"))
     for n, name in enumerate(["curl", "Python, helpers", "Python, Google's SDK"]):
@@ -176,7 +179,7 @@ def test_the_calls_to_copy_run(cloud, tab, split, tmp_path):
 
 
 def test_promoting_and_rolling_back_moves_the_bar(cloud, tab, split):
-    page = tab("endpoints/rooms").page
+    page = tab(f"endpoints/{split}").page
     wide = lambda: [round(float(r.get_attribute("width"))) for r in  # noqa: E731
                     page.locator(".bar rect").all()]  # fmt: skip
     assert wide() == [120, 480]
@@ -200,14 +203,14 @@ def test_promoting_and_rolling_back_moves_the_bar(cloud, tab, split):
 
 
 def test_an_open_page_sees_what_others_change(cloud, tab, split):
-    page = tab("endpoints/rooms").page
+    page = tab(f"endpoints/{split}").page
     helpers.promote(cloud, helpers.find_model(cloud, "rooms", "2"))
     page.wait_for_selector(".legend :text('100 %')")
     assert "version 2" in page.inner_text(".legend span:has-text('100 %')")
 
 
 def test_a_version_is_taken_off_and_its_traffic_goes_on(cloud, tab, split, road):
-    page = tab("endpoints/rooms").page
+    page = tab(f"endpoints/{road['endpoint']}").page
     page.locator("tr", has_text="version 2").locator("a", has_text="Undeploy").click()
     assert "Take version 2 off endpoint rooms?" in page.inner_text("h1")
     assert "version 1: 80 % → 100 %" in page.inner_text("main")
@@ -269,7 +272,7 @@ def test_jobs_are_filtered(tab, road):
 
 
 def test_a_model_tells_what_it_takes_who_made_it_and_where_it_is(tab, road):
-    page = tab("models/rooms").page
+    page = tab(f"models/{road['model']}").page
     said = page.inner_text("main")
     for words in ["size", "kind", "price", "Made by job rooms", "Predicts price from rooms", "v2"]:
         assert words in said, words
@@ -305,7 +308,7 @@ def test_buckets_are_walked_looked_at_and_downloaded(cloud, tab, road):
 
 def test_an_image_is_dropped_into_a_form(tab, road, tmp_path):
     """Its bytes go as base64; the model here takes none, so only the field is looked at."""
-    page = tab("endpoints/rooms/test").page
+    page = tab(f"endpoints/{road['endpoint']}/test").page
     page.evaluate("""() => { const area = document.createElement('textarea'); area.id = 'in';
         document.querySelector('form').append(area); takeImage(area) }""")
     (tmp_path / "a.png").write_bytes(PNG)
