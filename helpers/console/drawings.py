@@ -2,7 +2,7 @@
 
 import math
 
-from helpers.console.visits import amount
+from helpers.looks.amounts import money
 
 WIDTH, HEIGHT = 360, 170
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 24
@@ -31,15 +31,15 @@ def chart(lines: dict[str, list[tuple[float, float]]], *, dots: bool = False, x:
         places = [(round(across(a), 1), round(up(b), 1)) for a, b in points]
         drawn.append({
             "name": name, "points": " ".join(f"{a},{b}" for a, b in places), "places": places,
-            "last": amount(float(points[-1][1]), unit) if points else "",
+            "last": money(points[-1][1], unit) if points else "",
         })  # fmt: skip
     xs = sorted({p[0] for p in every})
     ends = [xs[0], xs[-1]] if len(xs) > 1 else xs
     return {
         "lines": drawn, "dots": dots, "x": x,
         "mark": marked and (round(across(marked[0]), 1), round(up(marked[1]), 1)),
-        "ticks_x": [(round(across(v), 1), amount(v)) for v in ends],
-        "ticks_y": [(round(up(v), 1), amount(float(v), unit)) for v in _ticks(ys, log=log_y)],
+        "ticks_x": [(round(across(v), 1), money(v)) for v in ends],
+        "ticks_y": [(round(up(v), 1), money(v, unit)) for v in _ticks(ys, log=log_y)],
     }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from helpers.cloud import storage
 from helpers.console.jobs import read_json
 from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotFoundError
+from helpers.looks.amounts import IN_UNIT
 
 markdown = mistune.create_markdown(escape=True, plugins=["table"])
 CARD_BYTES = 200_000
@@ -122,7 +123,7 @@ def _compared(session: Session, chosen: dict, other: dict | None) -> dict | None
         rivals["noise alone (the limit)"] = {"mae": measured["noise_mae"]}
     rows = []
     for name, value in mine.items():
-        unit = measured.get("unit", "") if name in ("mae", "rmse") else ""
+        unit = measured.get("unit", "") if name in IN_UNIT else ""
         rows.append({
             "name": name, "unit": unit, "a": value, "b": theirs.get(name),
             "verdict": verdict(name, value, theirs.get(name)),

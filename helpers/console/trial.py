@@ -6,8 +6,9 @@ import time
 from helpers.cloud import storage
 from helpers.cloud.client import LOST
 from helpers.console import endpoints, jobs, models
-from helpers.console.visits import Page, Session, Visit, amount
+from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotDeployedError, SchemaError
+from helpers.looks.amounts import amount
 
 EXAMPLES_BYTES = 2_000_000
 WAKING_S = 20  # a machine that scaled to zero is waited for so long

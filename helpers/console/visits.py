@@ -11,7 +11,7 @@ import jinja2
 from starlette.datastructures import QueryParams
 
 from helpers.cloud.client import Session as _Session
-from helpers.looks.amounts import money
+from helpers.looks.amounts import amount
 
 
 class Session(_Session):
@@ -115,16 +115,6 @@ def size(size_bytes: int | str) -> str:
         if number >= 0.9995 * factor:
             return f"{number / factor:.3g} {name}"
     return f"{number} B"
-
-
-def amount(value, unit: str = "") -> str:
-    """A number as the plots write it; what is none as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "" if value is None else str(value)
-    if value != value:
-        return "–"
-    whole = isinstance(value, int) and abs(value) < 100_000
-    return f"{value:,}" if whole and not unit else money(value, unit or "")
 
 
 def short(text: str, length: int = 60) -> str:

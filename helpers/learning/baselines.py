@@ -9,8 +9,9 @@ import pandas as pd
 
 from helpers.inputs import table as data
 from helpers.inputs.answers import answer_frame
+from helpers.looks.amounts import IN_UNIT
 from helpers.looks.plots import money
-from helpers.looks.tables import IN_UNIT, Shown, shown
+from helpers.looks.tables import Shown, shown
 
 
 def score(table) -> dict[str, dict[str, float]]:

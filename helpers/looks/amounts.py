@@ -1,6 +1,9 @@
-"""Amounts as people write them."""
+"""Amounts as people write them, in tables and beside axes."""
 
 import math
+import numbers
+
+IN_UNIT = ("mae", "rmse")  # the metrics that have the target's unit
 
 
 def money(value: float, unit: str = "") -> str:
@@ -13,3 +16,21 @@ def money(value: float, unit: str = "") -> str:
             number = f"{size / factor:.{digits}f}".removesuffix(".0") + name
             break
     return f"{sign}{unit}{number}" if unit in ("", "$", "€", "£") else f"{sign}{number} {unit}"
+
+
+def amount(value, unit: str = "", digits: int = 3) -> str:
+    """A number as a table has it: `$4,250`, `0.987`, `12 kWh`; what is none as a text."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return "" if value is None else str(value)
+    if math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return f"{value:g}"
+    size, sign = abs(value), "−" if value < 0 else ""
+    places = digits - 1 - math.floor(math.log10(size)) if size else 0
+    rounded = float(size) if float(size).is_integer() else round(float(size), places)
+    text = f"{rounded:,.{max(places, 0)}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    if 0 < size < 1e-4:
+        text = f"{size:.2g}"
+    return f"{sign}{unit}{text}" if unit in ("", "$", "€", "£") else f"{sign}{text} {unit}"

@@ -7,7 +7,7 @@ import re
 
 from helpers.cloud import storage
 from helpers.errors import NotFoundError
-from helpers.looks.tables import IN_UNIT, amount
+from helpers.looks.amounts import IN_UNIT, amount
 
 
 def write(session, artifact_uri: str) -> tuple[str, dict[str, str]]:

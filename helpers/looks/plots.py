@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from helpers.looks.amounts import money
-from helpers.looks.tables import IN_UNIT
+from helpers.looks.amounts import IN_UNIT, money
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
 NAMES = {"mae": "mean absolute error", "log_loss": "log loss", "rmse": "root mean square error"}

@@ -1,13 +1,11 @@
 """Frames that programs compute with and people read: three digits, units, words for nothing."""
 
-import math
 from html import escape
 
 import pandas as pd
 
 from helpers.inputs.table import describe
-
-IN_UNIT = ("mae", "rmse")  # the metrics that have the target's unit
+from helpers.looks import amounts
 
 
 class Shown(pd.DataFrame):
@@ -92,15 +90,4 @@ def amount(value, unit: str = "", digits: int = 3) -> str:
         return value.strftime("%Y-%m-%d %H:%M") + (" UTC" if value.tzinfo else "")
     if isinstance(value, bool) or not pd.api.types.is_number(value):
         return "" if pd.api.types.is_scalar(value) and pd.isna(value) else str(value)
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return f"{value:g}"
-    size, sign = abs(value), "−" if value < 0 else ""
-    places = digits - 1 - math.floor(math.log10(size)) if size else 0
-    rounded = float(size) if float(size).is_integer() else round(float(size), places)
-    text = f"{rounded:,.{max(places, 0)}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    if 0 < size < 1e-4:
-        text = f"{size:.2g}"
-    return f"{sign}{unit}{text}" if unit in ("", "$", "€", "£") else f"{sign}{text} {unit}"
+    return amounts.amount(value, unit, digits)

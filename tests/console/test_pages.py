@@ -122,7 +122,7 @@ def test_three_clicks_answer_what_people_come_for(tab, road):
     page.click("nav a:has-text('Overview')")
     page.click(".road a:has-text('rooms')")
     row = page.inner_text("tr:has(th:has-text('mae'))").split("\t")
-    assert row[:4] == ["mae", "$3.4 k", "$4 k", "15 % better"]
+    assert row[:4] == ["mae", "$3,400", "$4,000", "15 % better"]
 
     page.click("nav a:has-text('Overview')")
     page.click("a:has-text('Test rooms')")
