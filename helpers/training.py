@@ -1,27 +1,28 @@
 """Run a notebook as a training job on Vertex AI: submit, follow, cancel."""
 
-import datetime
 import json
-import re
-import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import ClassVar
 
-from tqdm import tqdm
-
-from helpers.cells.code import submits_itself
-from helpers.cells.parameters import read
-from helpers.cloud import accounts, images, storage
+from helpers.cells import staging
+from helpers.cloud import storage
 from helpers.cloud.client import Session
-from helpers.cloud.jobs import Run, check, create, elapsed_s, machine_spec, outcome
+from helpers.cloud.jobs import (
+    Run,
+    check,
+    create,
+    elapsed_s,
+    follow_epochs,
+    job_spec,
+    label,
+    machine_spec,
+    outcome,
+)  # fmt: skip
 from helpers.cloud.links import console
-from helpers.errors import JobError, NotFoundError, SettingError, near
-from helpers.inputs.table import find_files
-from helpers.notebooks import NotebookFile, check_parameters, find_notebook
+from helpers.cloud.resources import LABELS
+from helpers.errors import JobError, NotFoundError, near
 
 _WHILE = {
     "local": "It runs on this machine: keep the machine on, and in Colab this tab open.",
@@ -75,7 +76,7 @@ class Job(Run):
         Raises:
             JobError: the job did not succeed; the reason and the executed notebook are named.
         """
-        job = _follow(self)
+        job = follow_epochs(self)
         if job["state"] != "JOB_STATE_SUCCEEDED":
             state, reason = outcome(job)
             raise JobError(
@@ -97,6 +98,8 @@ def train(
     notebook: str,
     *,
     parameters: dict | None = None,
+    files: list[str] | tuple[str, ...] = (),
+    requirements: str | None = None,
     machine_type: str = "n1-standard-4",
     accelerator: str | None = None,
     workers: int = 0,
@@ -110,8 +113,11 @@ def train(
 
     Args:
         notebook: a path, a gs:// address or a template's name.
-        parameters: values for its parameters cell; checked before anything is created. A file
-            named by DATA is copied to the bucket first.
+        parameters: values for its parameters cell; checked before anything is created. Files and
+            folders that they or the notebook's defaults name are copied to the bucket, and the
+            notebook gets their addresses: `helpers.fetch(DATA)` gives a path.
+        files: modules, packages and other files for the job's working directory.
+        requirements: a file of what to install beside the versions installed here.
         accelerator: such as "NVIDIA_TESLA_T4"; one a machine.
         workers: machines beside the chief; they share the work of a notebook that builds its model
             under `helpers.strategy().scope()`. BATCH_SIZE is that of all together.
@@ -121,85 +127,25 @@ def train(
         wait: follow it to its end.
     Raises:
         SettingError: something is not usable; nothing was created.
+        NotFoundError: a notebook, file or folder that is nowhere; nothing was created.
         JobError: it failed (with `wait`); the job is on the exception.
     Source: REST v1 projects.locations.customJobs.create
     """
     labels = dict(labels or {})
     check(machine_type, labels, workers=workers, timeout_s=timeout_s)
-    file, parameters = look_up(session, notebook, parameters)
-    if workers:
-        _check_shared(file)
+    work = staging.check(
+        session, notebook, parameters, files=files, requirements=requirements, workers=workers
+    )
     hours = (workers + 1) * timeout_s / 3600
     print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
-    machine = machine_spec(machine_type, accelerator)
-    display_name, base_uri, pool = stage(session, file, parameters, machine)
-    pools = [pool, pool | {"replicaCount": str(workers)}] if workers else [pool]
+    staged = staging.stage(session, work, machine_spec(machine_type, accelerator))
+    more = [staged.pool | {"replicaCount": str(workers)}] if workers else []
     job = submit(
-        session, pools, display_name=display_name, base_uri=base_uri, spot=spot,
-        timeout_s=timeout_s, labels=labels | {"notebook": _label(file.name)},
+        session, [staged.pool, *more], display_name=staged.display_name, base_uri=staged.base_uri,
+        spot=spot, timeout_s=timeout_s, labels=labels | {"notebook": label(work.file.name)},
         service_account=service_account,
     )  # fmt: skip
     return job.wait() if wait else job
-
-
-def look_up(session: Session, notebook: str, parameters: dict | None) -> tuple[NotebookFile, dict]:
-    """The notebook a job is to run and its parameters as it declares them.
-
-    Raises:
-        SettingError: a parameter does not fit, or the notebook submits itself.
-    """
-    file = find_notebook(notebook, session)
-    cell, verb = submits_itself(read(file.path), file.name)
-    if cell:
-        raise SettingError(
-            f"{file.name}.ipynb submits itself: cell {cell} calls helpers.{verb}, and the job "
-            "would call it again. Put that cell into a notebook of its own, or its lines under "
-            '`if "CLOUD_ML_JOB_ID" not in os.environ:`.'
-        )
-    return file, check_parameters(file.path, parameters or {})
-
-
-def stage(
-    session: Session, file: NotebookFile, parameters: dict, machine: dict, *more: str
-) -> tuple[str, str, dict]:
-    """Put what a job needs into the bucket; its display name, its folder, its worker pool.
-
-    Args:
-        parameters: as `check_parameters` gives them.
-        more: arguments of the container beside the notebook and its parameters.
-    """
-    source = parameters.get("DATA") or ""
-    found = find_files(source) if source else []
-    table = {path.name: path for path in found}
-    if len(table) < len(found):
-        raise SettingError(f'DATA="{source}": files of the same name; put them into one folder.')
-    print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
-    if table:
-        where = f"bucket {session.bucket} in {session.location}"
-        size_mb = sum(path.stat().st_size for path in table.values()) / 1e6
-        print(f"Upload:   {source} ({size_mb:.1f} MB) to {where}")
-    image = images.environment_image(session, accelerator=machine.get("acceleratorType"))
-    display_name, base_uri = new_name(session, file.name)
-    notebook_uri = f"{base_uri}/input/{file.name}.ipynb"
-    storage.upload_file(session, file.path, notebook_uri)
-    for name, path in table.items():
-        storage.upload_file(session, path, f"{base_uri}/input/{name}")
-    if table:
-        parameters = parameters | {"DATA": f"{base_uri}/input/{Path(source).name}"}
-    parameters_uri = storage.write_bytes(
-        session, json.dumps(parameters).encode(), f"{base_uri}/input/parameters.json"
-    )
-    arguments = [f"--notebook={notebook_uri}", f"--parameters={parameters_uri}", *more]
-    container = {"imageUri": image, "args": arguments}
-    pool = {"machineSpec": machine, "replicaCount": "1", "containerSpec": container}
-    return display_name, base_uri, pool
-
-
-def new_name(session: Session, name: str) -> tuple[str, str]:
-    """Display name of a job about to be made, and its folder, `gs://BUCKET/jobs/…`."""
-    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    name, mark = name[:100], uuid.uuid4().hex[:6]  # a display name may have 128 characters
-    return f"{name}-{started}-{mark}", f"gs://{session.bucket}/jobs/{started}-{name}-{mark}"
 
 
 def submit(
@@ -217,34 +163,13 @@ def submit(
     specification = job_spec(session, pools, base_uri, timeout_s, spot, service_account)
     body = {
         "displayName": display_name,
-        "labels": labels | images.LABELS,
+        "labels": labels | LABELS,
         "jobSpec": specification,
     }
     job = Job(session, create(session, "customJobs", body), display_name, base_uri)
     print(f"Job:      {console(session, 'job', job.number)}")
     print(_WHILE[session.cloud])
     return job
-
-
-def job_spec(
-    session: Session,
-    pools: list[dict],
-    base_uri: str,
-    timeout_s: int,
-    spot: bool = False,
-    service_account: str = "",
-) -> dict:
-    """What every run of a job is like, as the service takes it."""
-    scheduling = {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"}
-    if len(pools) > 1:  # several workers go on together or not at all
-        scheduling["restartJobOnWorkerRestart"] = True
-    specification = {
-        "workerPoolSpecs": pools,
-        "scheduling": scheduling,
-        "baseOutputDirectory": {"outputUriPrefix": base_uri},
-    }
-    account = service_account or accounts.find(session, accounts.RUN_AS)
-    return specification | ({"serviceAccount": account} if account else {})
 
 
 def find_job(session: Session, name: str = "") -> Job:
@@ -265,38 +190,3 @@ def find_job(session: Session, name: str = "") -> Job:
     raise NotFoundError(
         f'No training job "{name}" in {session.location}.{hint} Run 02_train.ipynb.{here}'
     )
-
-
-def _check_shared(file: NotebookFile) -> None:
-    """Refuse machines that would each train alone; only the chief's model would be kept."""
-    cells = json.loads(file.path.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    if not re.search(r"[Ss]trategy\(|TF_CONFIG|CLUSTER_SPEC", code):
-        raise SettingError(
-            f"No cell of {file.path.name} asks how to share the work: each of the machines would "
-            "train alone, and only the chief's model be kept. Build and compile the model under "
-            "helpers.strategy().scope(), or use workers=0."
-        )
-
-
-def _label(text: str) -> str:
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
-
-
-def _follow(job: Job) -> dict:
-    """Draw the epochs until the job has ended; the job as it is then."""
-    seen, since, bar = set(), "", None
-    for resource in job.follow():  # noqa: B007 - the last one is what it gives
-        for entry in job.logs(since=since):
-            if entry["insertId"] in seen:
-                continue
-            seen.add(entry["insertId"])
-            since = entry["timestamp"]
-            text = entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", "")
-            epoch = re.match(r"Epoch (\d+)/(\d+)", text)
-            if epoch:
-                bar = bar or tqdm(total=int(epoch[2]), desc="epochs", unit="epoch", file=sys.stdout)
-                bar.update(int(epoch[1]) - bar.n)
-    if bar:
-        bar.close()
-    return resource

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,14 +9,15 @@ from typing import ClassVar
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.cloud import images, storage
+from helpers.cells import staging
+from helpers.cells.search import search_study
+from helpers.cloud import storage
 from helpers.cloud.client import Session
-from helpers.cloud.jobs import Run, check, create, machine_spec, outcome
+from helpers.cloud.jobs import Run, check, create, job_spec, machine_spec, outcome
 from helpers.cloud.links import console
+from helpers.cloud.resources import LABELS
 from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.inputs.metrics import reported
-from helpers.notebooks import NotebookFile, check_parameters
-from helpers.training import job_spec, look_up, stage
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def tune(
     metric: str,
     goal: str = "minimize",
     parameters: dict | None = None,
+    files: list[str] | tuple[str, ...] = (),
+    requirements: str | None = None,
     trials: int = 8,
     parallel: int = 2,
     machine_type: str = "n1-standard-4",
@@ -78,7 +80,7 @@ def tune(
         metric: a number of the metrics.json that the notebook writes into OUTPUT_DIR, such as
             "mae"; in a trial `data.load` gives it validation rows to measure it on.
         goal: "minimize" or "maximize".
-        parameters: values that all trials share.
+        parameters, files, requirements: as for `train`; all trials share them.
         trials: how many; a failed one counts, and more than half failed end the search.
         parallel: how many at once; each has a machine of its own.
         timeout_s: the service stops a trial after this many seconds.
@@ -89,70 +91,43 @@ def tune(
     """
     labels = dict(labels or {})
     check(machine_type, labels, timeout_s=timeout_s)
-    file, parameters = look_up(session, notebook, parameters)
-    if goal not in ("minimize", "maximize") or not re.fullmatch(r"\S+", metric):
-        raise SettingError(
-            f'metric="{metric}", goal="{goal}"; expected a name of metrics.json without spaces, '
-            'and "minimize" or "maximize".'
-        )
+    work = staging.check(session, notebook, parameters, files=files, requirements=requirements)
     if min(trials, parallel) < 1 or not search:
         raise SettingError(
             f"{len(search)} parameters to search, trials={trials}, parallel={parallel}; "
             "expected 1 or more of each."
         )
-    study = {
-        "metrics": [{"metricId": metric, "goal": goal.upper()}],
-        "parameters": [_parameter(file, name, values) for name, values in search.items()],
-    }
+    study = search_study(work.file, search, metric, goal)
     parallel, hours = min(parallel, trials), trials * timeout_s / 3600
     print(f"Trials:   {trials} of {', '.join(search)}, {parallel} at once; {goal} {metric}")
     print(f"Machines: {parallel} × {machine_type}, at most {hours:g} machine-hours in all")
     machine = machine_spec(machine_type, accelerator)
-    display_name, base_uri, pool = stage(session, file, parameters, machine, f"--metric={metric}")
+    staged = staging.stage(session, work, machine, f"--metric={metric}")
+    base_uri = staged.base_uri
     body = {
-        "displayName": display_name,
-        "labels": labels | images.LABELS,
+        "displayName": staged.display_name,
+        "labels": labels | LABELS,
         "studySpec": study,
         "maxTrialCount": trials,
         "parallelTrialCount": parallel,
         "maxFailedTrialCount": trials // 2 + 1,
-        "trialJobSpec": job_spec(session, [pool], base_uri, timeout_s, spot),
+        "trialJobSpec": job_spec(session, [staged.pool], base_uri, timeout_s, spot),
     }
     name = create(session, Tuning.kind, body)
     tuning = Tuning(session, name, base_uri, metric, goal)
     print(f"Job:      {console(session, 'tuning', tuning.number)}")
-    job = _follow(tuning, trials)
+    return _finished(tuning, _follow(tuning, trials))
+
+
+def _finished(tuning: Tuning, job: dict) -> Tuning:
     if job["state"] != "JOB_STATE_SUCCEEDED":
         state, reason = outcome(job)
         raise JobError(
             f"Tuning job {tuning.number} {state}: {reason}\n"
-            f"Everything its trials left: {base_uri}/",
+            f"Everything its trials left: {tuning.base_uri}/",
             job=tuning,
         )
     return tuning
-
-
-def _parameter(file: NotebookFile, name: str, values: tuple | list) -> dict:
-    """A ParameterSpec; every value is one the notebook takes."""
-    given, scale = values if isinstance(values, tuple | list) else (), "linear"
-    if isinstance(values, tuple) and len(values) == 3:
-        *given, scale = values
-    kept = [check_parameters(file.path, {name: value})[name] for value in given]
-    numbers = bool(kept) and all(type(value) in (int, float) for value in kept)
-    about = {"parameterId": name}
-    if isinstance(values, list) and numbers:
-        return about | {"discreteValueSpec": {"values": sorted({float(v) for v in kept})}}
-    if isinstance(values, list) and kept:
-        return about | {"categoricalValueSpec": {"values": list(dict.fromkeys(map(str, kept)))}}
-    floor = {"linear": -math.inf, "log": 0}.get(scale, math.inf)
-    if not numbers or len(kept) != 2 or not floor < kept[0] < kept[1]:
-        raise SettingError(
-            f'search["{name}"] is {values!r}; expected (low, high) with low below high, '
-            '(low, high, "log") with low above 0, or a list of values.'
-        )
-    kind, number = ("integer", str) if type(kept[0]) is int else ("double", float)
-    ends = {"minValue": number(kept[0]), "maxValue": number(kept[1])}
-    return about | {f"{kind}ValueSpec": ends, "scaleType": f"UNIT_{scale.upper()}_SCALE"}
 
 
 def _follow(tuning: Tuning, count: int) -> dict:

@@ -1,5 +1,6 @@
 """tensorflow-cloud's call on custom jobs: what is packed, what is sent, what comes back."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import helpers
 from helpers import storage
 from helpers import tensorflow_cloud as tfc
+from helpers.cells import neighbours
 from helpers.errors import CloudError, NotebookError, NotFoundError, SettingError
 from helpers.tensorflow_cloud import package
 from tests.emulator.conftest import until
@@ -108,7 +110,7 @@ def test_a_script_that_submits_itself_ends_there(session, folder, local_cloud_fo
         [sys.executable, "self.py"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "trained" not in done.stdout
-    job = helpers.find_job(session, done.stdout.rsplit("/", 1)[-1].strip())
+    job = helpers.find_job(session, re.search(r"customJobs/(\d+)", done.stdout)[1])
     job.wait()
     assert "trained True" in [entry["textPayload"] for entry in job.logs()]
 
@@ -236,7 +238,7 @@ def test_no_credential_nothing_hidden_nothing_ignored_is_packed(session, folder,
 
 
 def test_a_folder_that_is_too_large_is_refused(session, folder, monkeypatch):
-    monkeypatch.setattr(package, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(neighbours, "LIMIT_BYTES", 1000)
     (folder / "rows.csv").write_bytes(b"1" * 1000)
     with pytest.raises(SettingError, match=".gcloudignore"):
         package.pack_code(session, "train.py")

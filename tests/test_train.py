@@ -7,8 +7,8 @@ import pytest
 
 import helpers
 from helpers import storage
+from helpers.cells import staging
 from helpers.errors import JobError, NotFoundError, SettingError
-from helpers.training import look_up
 
 SMALL = """\
 import json, pathlib, time
@@ -137,9 +137,9 @@ def test_a_notebook_that_submits_itself_is_found_before_the_job(session, tmp_pat
     path = notebook(tmp_path, "itself.ipynb", "import helpers", cell)
     if ITSELF[cell]:
         with pytest.raises(SettingError, match="itself.ipynb submits itself: cell 3"):
-            look_up(session, str(path), {})
+            staging.check(session, str(path), {})
         search = {"EPOCHS": (1, 2)}
         with pytest.raises(SettingError, match="submits itself"):
             helpers.tune(session, str(path), search=search, metric="loss")
     else:
-        assert look_up(session, str(path), {"EPOCHS": 2})[1] == {"EPOCHS": 2}
+        assert staging.check(session, str(path), {"EPOCHS": 2}).parameters == {"EPOCHS": 2}

@@ -38,6 +38,11 @@ COPY helpers helpers
 ENV PYTHONPATH=/app
 ENTRYPOINT ["python", "-m", "helpers.inside.main"]
 """
+MORE_DOCKERFILE = """\
+FROM {image}
+COPY more.txt more.txt
+RUN pip install --no-cache-dir -r more.txt
+"""
 # What a job imports of this package; a change elsewhere builds no new image.
 JOB = (
     "__init__.py", "errors.py", "connection.py", "notebooks.py", "training.py",
@@ -63,6 +68,14 @@ def environment_image(session: Session, *, accelerator: str | None = None, base:
         CloudError: the build failed; its last log lines are in the message.
     """
     return ensure(session, "environment", environment_files(accelerator, base))
+
+
+def with_requirements(session: Session, image: str, wanted: bytes) -> str:
+    """An image with more packages than `image` has; the same one where none are wanted."""
+    if not wanted.strip():
+        return image
+    dockerfile = MORE_DOCKERFILE.format(image=image).encode()
+    return ensure(session, "environment", {"Dockerfile": dockerfile, "more.txt": wanted})
 
 
 def environment_files(accelerator: str | None = None, base: str = "") -> dict[str, bytes]:

@@ -4,12 +4,14 @@ import datetime
 import re
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from tqdm import tqdm
 
+from helpers.cloud import accounts
 from helpers.cloud.client import Session
 from helpers.cloud.resources import of_name
 from helpers.errors import SettingError
@@ -61,6 +63,25 @@ class Run:
             yield job
 
 
+def follow_epochs(job) -> dict:
+    """Draw the epochs until the job has ended; the job as it is then."""
+    seen, since, bar = set(), "", None
+    for resource in job.follow():  # noqa: B007 - the last one is what it gives
+        for entry in job.logs(since=since):
+            if entry["insertId"] in seen:
+                continue
+            seen.add(entry["insertId"])
+            since = entry["timestamp"]
+            text = entry.get("textPayload") or entry.get("jsonPayload", {}).get("message", "")
+            epoch = re.match(r"Epoch (\d+)/(\d+)", text)
+            if epoch:
+                bar = bar or tqdm(total=int(epoch[2]), desc="epochs", unit="epoch", file=sys.stdout)
+                bar.update(int(epoch[1]) - bar.n)
+    if bar:
+        bar.close()
+    return resource
+
+
 def create(session: Session, kind: str, body: dict) -> str:
     """Create a job, once; its name.
 
@@ -93,6 +114,39 @@ def machine_spec(machine_type: str, accelerator: str | None = None, count: int =
     """A machine as the service takes it; without an accelerator the field must stay out."""
     added = {"acceleratorType": accelerator, "acceleratorCount": count} if accelerator else {}
     return {"machineType": machine_type} | added
+
+
+def new_name(session: Session, name: str) -> tuple[str, str]:
+    """Display name of a job about to be made, and its folder, `gs://BUCKET/jobs/…`."""
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    name, mark = name[:100], uuid.uuid4().hex[:6]  # a display name may have 128 characters
+    return f"{name}-{started}-{mark}", f"gs://{session.bucket}/jobs/{started}-{name}-{mark}"
+
+
+def job_spec(
+    session: Session,
+    pools: list[dict],
+    base_uri: str,
+    timeout_s: int,
+    spot: bool = False,
+    service_account: str = "",
+) -> dict:
+    """What every run of a job is like, as the service takes it."""
+    scheduling = {"timeout": f"{timeout_s}s", "strategy": "SPOT" if spot else "STANDARD"}
+    if len(pools) > 1:  # several workers go on together or not at all
+        scheduling["restartJobOnWorkerRestart"] = True
+    specification = {
+        "workerPoolSpecs": pools,
+        "scheduling": scheduling,
+        "baseOutputDirectory": {"outputUriPrefix": base_uri},
+    }
+    account = service_account or accounts.find(session, accounts.RUN_AS)
+    return specification | ({"serviceAccount": account} if account else {})
+
+
+def label(text: str) -> str:
+    """A text as the value of a label."""
+    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
 
 
 def check(

@@ -19,6 +19,7 @@ Works as process 1 of a container, where a signal without a handler does nothing
 """
 
 import argparse
+import io
 import json
 import os
 import re
@@ -26,6 +27,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     what.add_argument("--notebook", help="gs:// address")
     what.add_argument("--script", help="a file of the image")
     parser.add_argument("--parameters", help="gs:// address of a JSON object")
+    parser.add_argument("--code", help="gs:// address of a .tgz for the working directory")
     parser.add_argument("--metric", help="a number of the notebook's metrics.json")
     parser.add_argument("--strategy", choices=["auto", "none"], default="none")
     parser.add_argument("rest", nargs="*", help="the script's arguments")
@@ -88,6 +91,10 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
         parameters["OUTPUT_DIR"] = str(output)
     output.mkdir()
     work.mkdir()
+    if asked.code:
+        packed = storage.read_bytes(cloud, asked.code)
+        with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+            tar.extractall(work, filter="data")
     os.environ["OUTPUT_DIR"], before, failure = str(output), left.stamps(work), ""
     if not stopped.is_set():
         try:

@@ -15,17 +15,17 @@ import dataclasses
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from pathlib import Path
 
+from helpers.cells.neighbours import requirements
 from helpers.cloud import images
 from helpers.cloud.client import Session
-from helpers.cloud.jobs import check, machine_spec
+from helpers.cloud.jobs import check, machine_spec, new_name
 from helpers.connection import connect, last
-from helpers.errors import NotFoundError, SettingError
+from helpers.errors import SettingError
 from helpers.tensorflow_cloud.package import pack_code
-from helpers.training import new_name, submit
+from helpers.training import submit
 
 TIMEOUT_S = 3600  # `run` has no argument for it: set helpers.tensorflow_cloud.TIMEOUT_S
 LIBRARY = {"AcceleratorType", "COMMON_MACHINE_CONFIGS", "DockerConfig", "MachineConfig"}
@@ -108,7 +108,7 @@ def run(
 
     itself = entry_point is None and not _in_notebook()
     script, files = pack_code(session, sys.argv[0] if itself else entry_point)
-    files["requirements.txt"] = _requirements(requirements_txt)
+    files["requirements.txt"] = requirements(requirements_txt, [Path.cwd()])
     hours = (1 + int(worker_count)) * TIMEOUT_S / 3600
     print(f"Package:  {len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB")
     print(f"Machines: {1 + int(worker_count)} × {chief['machineType']}"
@@ -149,20 +149,6 @@ def _session(bucket: str) -> Session:
         print('No helpers.connect(…) before tfc.run: the local cloud is used (CLOUD="local").')
         return connect("local", bucket=bucket)
     return dataclasses.replace(session, bucket=bucket or session.bucket)
-
-
-def _requirements(path: str | None) -> bytes:
-    if path is None:
-        return b""
-    if not Path(path).is_file():
-        raise NotFoundError(f'No requirements file "{path}" in {Path.cwd()}.')
-    kept = []
-    for line in Path(path).read_text().splitlines():
-        if re.match(r"\s*(tensorflow([-_](cloud|cpu|gpu))?|tf-nightly)\s*([\[<>=!~;#].*)?$", line):
-            print(f"Kept out: {line.strip()} (the image has what replaces it)")
-        else:
-            kept.append(line)
-    return "\n".join(kept).encode()
 
 
 def _machine(config) -> dict:
