@@ -29,6 +29,7 @@ _HOME = {
     "find_endpoint": "endpoints",
     "find_job": "training",
     "find_model": "registry",
+    "in_trial": "inputs.table",
     "make_missing": "missing",
     "metrics": "inputs.metrics",
     "predict": "prediction",

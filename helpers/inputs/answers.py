@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from helpers.inputs import csv_file
+from helpers.inputs.columns import identifier
 
 
 def probability_name(class_name: str) -> str:
     """The output column with the probability of a class: `probability_` and the class."""
-    return "probability_" + csv_file.identifier(str(class_name), "")
+    return "probability_" + identifier(str(class_name), "")
 
 
 def answer_names(target: str, classes: Iterable[str]) -> list[str]:

@@ -1,144 +1,180 @@
-"""What real CSV files bring: encodings, separators, odd headers, amounts, dates, useless columns.
-
-Every column is used, dropped or refused, and a line says so and why.
-"""
+"""CSV files as they come: encodings, separators, lines above the header, odd headers."""
 
 import codecs
 import csv
 import io
+import itertools
 import re
-import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.errors import DataError, near
+from helpers.errors import DataError
+from helpers.inputs.columns import Column, Texts, missing
 
 SEPARATORS = ",;\t|"
-LEVELS = 1000  # a text column with more levels says little about the next row
-NAMED_ID = re.compile(r"(^|_)(id|uuid|guid|key|index|row|nr|no|number)$", re.IGNORECASE)
-DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/. ]\d{2,4}.*"
-SYMBOLS = r"[$€£¥%]"
+HEAD_BYTES, RECORDS = 2**16, 30
+SCAN_BYTES, MOST_DIGITS = 2**22, 20
+CELLS = 600_000  # in a part: what is read at once, besides what is kept of it
 READ = {
     "header": 0, "index_col": False, "skipinitialspace": True, "na_values": ["?", "-", "--"],
     "low_memory": False, "on_bad_lines": "error",
 }  # fmt: skip
-CHUNK_ROWS = 50_000
 
 
-def parse(content: bytes, source: str) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
-    """Read a CSV file's bytes.
+@dataclass(frozen=True)
+class Layout:
+    """How a file is written: `above` lines stand over its header."""
 
-    Returns:
-        Rows with float64 and text (object, None where missing) columns under names that are
-        identifiers; units by column ("$", "%"); notes on what was changed.
+    encoding: str
+    separator: str
+    above: int
+    names: tuple[str, ...]
+
+    @property
+    def comma(self) -> bool:
+        """Decimal commas, as semicolons cut the columns."""
+        return self.separator == ";"
+
+
+def layout(path: Path, source: str, notes: list[str]) -> Layout:
+    """Look at the head of a file.
+
     Raises:
         DataError: this is no table; the message says what it looks like.
     """
-    text = _decode(content, source)
-    separator = _separator(text)
-    header = next(csv.reader(io.StringIO(text), delimiter=separator))
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    cut = head.rfind(b"\n") + 1 if len(head) == HEAD_BYTES else 0
+    encoding, text = _decode(head[:cut] or head, source)
+    found = {separator: _records(text, separator) for separator in SEPARATORS}
+    separator = max(SEPARATORS, key=lambda separator: _fit(found[separator]))
+    records = found[separator]
+    above = _above(records)
+    header = records[above]
     if len(header) < 2:
         raise DataError(
             f'{source} has one column ("{header[0][:40]}"); expected a target and one more, '
             "separated by a comma, semicolon, tab or |."
         )
-    names, notes = _names(header)
+    if said := " ".join(cell for row in records[:above] for cell in row if cell.strip()):
+        notes.append(f'above the header, skipped: "{said[:80]}"')
+    return Layout(encoding, separator, above, _names(header, notes))
+
+
+def parse(path: Path, source: str, notes: list[str]) -> tuple[dict[str, Column], bool]:
+    """Read a CSV file.
+
+    Returns:
+        Its columns, of numbers where every value is one; and whether commas are decimal.
+    Raises:
+        DataError: this is no table; the message says what it looks like.
+    """
+    known = layout(path, source, notes)
+    utf8, zeros = _scan(path, known)
+    if not utf8:
+        known = replace(known, encoding="cp1252")
+    columns = _columns(path, known, source)
+    if whole := [name for name, column in columns.items() if zeros and _whole(column)]:
+        columns |= _with_zeros(_columns(path, known, source, texts=whole))
+    empty = np.logical_and.reduce([missing(column) for column in columns.values()])
+    if empty.any():
+        columns = {name: column[~empty] for name, column in columns.items()}
+    count = len(empty) - np.count_nonzero(empty)
+    if count < 2:
+        raise DataError(f"{source} has {count} rows below its header; expected 10 or more.")
+    return columns, known.comma
+
+
+def parts(
+    path: Path, known: Layout, source: str, *, texts: Collection[str] = (), only: bool = False
+) -> Iterator[pd.DataFrame]:
+    """Read a CSV file a part at a time.
+
+    Args:
+        texts: the columns to read as they are written, such as codes with leading zeros.
+        only: read no others.
+    """
+    how = READ | {"sep": known.separator, "names": list(known.names), "skiprows": known.above}
+    how |= {"encoding": known.encoding, "encoding_errors": "replace"}
+    how |= {"usecols": list(texts) if only else None}
+    how |= {"dtype": dict.fromkeys(texts, str) if texts else None}
+    rows = max(1000, CELLS // len(known.names))
     try:
-        frame = pd.read_csv(io.StringIO(text), sep=separator, names=names, **READ)
+        if path.stat().st_size < 2 * CELLS:  # a cell takes two bytes and more
+            yield pd.read_csv(path, **how)
+            return
+        with pd.read_csv(path, chunksize=rows, **how) as found:
+            yield from found
     except (ValueError, pd.errors.ParserError) as error:
         raise DataError(f"{source} is not a CSV file: {error}") from error
-    frame = frame.dropna(how="all").reset_index(drop=True)
-    if len(frame) < 2:
-        raise DataError(f"{source} has {len(frame)} rows below its header; expected 10 or more.")
-    units: dict[str, str] = {}
-    columns: dict[str, pd.Series] = {}
-    for name in frame:
-        columns |= _column(frame[name], separator == ";", units, notes)
-    return pd.DataFrame(columns), units, notes
 
 
-def chunks(path: Path, source: str) -> Iterator[pd.DataFrame]:
-    """Read a CSV file a part at a time: columns as `parse` makes them, of dates every part."""
-    with open(path, "rb") as file:
-        head = file.read(2**16)
-    text = _decode(head[: head.rfind(b"\n") + 1] or head, source)
-    separator = _separator(text)
-    names, _ = _names(next(csv.reader(io.StringIO(text), delimiter=separator)))
-    how = {"sep": separator, "names": names, "encoding_errors": "replace"} | READ
-    how["encoding"] = "utf-8-sig" if _is_utf8(head) else "cp1252"
-    try:
-        with pd.read_csv(path, chunksize=CHUNK_ROWS, **how) as parts:
-            for part in parts:
-                columns: dict[str, pd.Series] = {}
-                for name in part:
-                    columns |= _column(part[name], separator == ";", {}, [], every_part=True)
-                yield pd.DataFrame(columns)
-    except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{source} is not a CSV file: {error}") from error
+def _columns(
+    path: Path, known: Layout, source: str, *, texts: Collection[str] = ()
+) -> dict[str, Column]:
+    """The columns of a file, or only those to be read as texts."""
+    names = list(texts) or known.names
+    kinds: dict[str, set[str]] = {name: set() for name in names}
+    found: dict[str, list] = {name: [] for name in names}
+    places: dict[str, dict[str, int]] = {name: {} for name in names}
+    for part in parts(path, known, source, texts=texts, only=bool(texts)):
+        for name, column in part.items():
+            kind, values = _part(column, places[name])
+            kinds[name] |= {kind} - {""}
+            found[name].append(values)
+    columns: dict[str, Column] = {}
+    for name in names:
+        if len(kinds[name]) < 2:
+            texts_of = kinds[name] == {"text"}
+            columns[name] = _joined(found.pop(name), places[name] if texts_of else None)
+    if mixed := [name for name in names if name not in columns]:  # numbers here, texts there
+        columns |= _columns(path, known, source, texts=mixed)
+    return {name: columns[name] for name in names}
 
 
-def find(name: str, frame: pd.DataFrame) -> str:
-    """The column a person means: its name in the file, or as an identifier."""
-    if name in frame:
-        return name
-    if identifier(name, "column") in frame:
-        return identifier(name, "column")
-    raise DataError(f'TARGET="{name}" is not a column.{near(name, frame.columns)}')
+def _part(column: pd.Series, places: dict[str, int]) -> tuple[str, np.ndarray]:
+    """What a part of a column holds, and its values or their places; new texts get new places."""
+    if column.dtype != object:
+        numbers = column.to_numpy("float64")
+        if column.dtype == bool:
+            return "truth", numbers
+        return "" if np.isnan(numbers).all() else "number", numbers
+    codes, levels = pd.factorize(column.to_numpy())
+    if len(levels) and not isinstance(levels[0], str):  # true and false, with gaps
+        return "truth", np.append(levels.astype("float64"), np.nan)[codes]
+    moved = [places.setdefault(level, len(places)) for level in levels]
+    return "text" if moved else "", np.array([*moved, -1], "int32")[codes]
 
 
-def identifier(name: str, start: str) -> str:
-    """A name that Python, TensorFlow and JSON take alike: ASCII letters, digits and `_`."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r"\W+", "_", plain).strip("_")[:60]
-    return plain if plain[:1].isalpha() or not start else f"{start}_{plain}".rstrip("_")
+def _joined(found: list[np.ndarray], places: dict[str, int] | None) -> Column:
+    whole = np.concatenate(found) if len(found) > 1 else found[0]
+    if places is None:
+        return whole.astype("float64", copy=False)
+    if whole.dtype != "int32":  # a part without any value
+        whole = np.concatenate([
+            part if part.dtype == "int32" else np.full(len(part), -1, "int32") for part in found
+        ])  # fmt: skip
+    return Texts(whole, np.array(list(places), object))
 
 
-def usable(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The columns that can say something about a row not seen yet."""
-    dropped = {name: why for name in features if (why := _useless(features[name]))}
-    notes += [f"{name} is left out: {why}" for name, why in dropped.items()]
-    return features.drop(columns=list(dropped))
-
-
-def warn_of_leaks(features: pd.DataFrame, target: pd.Series, notes: list[str]) -> None:
-    """Note every column that nearly repeats the target: it may not be known beforehand."""
-    number = pd.api.types.is_numeric_dtype(target)
-    values = target.to_frame() if number else pd.get_dummies(target).astype("float64")
-    for name, column in features.items():
-        if pd.api.types.is_numeric_dtype(column) and (
-            number or column.nunique() > len(values) / 10
-        ):
-            known = column.notna() & (column.std() > 0)
-            with np.errstate(all="ignore"):
-                alike = values[known].corrwith(column[known]).abs().max() > 0.999
-        else:  # what is left to say about the target once the column is known
-            groups = column.astype(str).to_numpy()
-            left = (values - values.groupby(groups).transform("mean")).var(ddof=0).sum()
-            alike = column.nunique() <= len(values) / 10 and left < 1e-3 * values.var(ddof=0).sum()
-        if alike:
-            notes.append(
-                f"{name} nearly repeats {target.name}: a leak, if it is not known beforehand "
-                "(kept; delete the column to be sure)"
-            )
-
-
-def _decode(content: bytes, source: str) -> str:
+def _decode(content: bytes, source: str) -> tuple[str, str]:
+    """The encoding of a file, and its head as text."""
     if not content.strip():
         raise DataError(f"{source} is empty; expected a CSV file with a header.")
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = content.decode("utf-16")
-    elif b"\0" in content[:4096] or content[:2] == b"PK" or content[:4] == b"%PDF":
+    if b"\0" in content[:4096] or content[:2] == b"PK" or content[:4] == b"%PDF":
         raise DataError(f"{source} is a binary file; expected text. Save it as CSV first.")
-    else:
-        text = content.decode("utf-8-sig" if _is_utf8(content) else "cp1252", errors="replace")
+    encoding = "utf-8" if _is_utf8(content) else "cp1252"
+    text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     start = text.lstrip()[:200].lower()
     if start.startswith(("<", "{", "[{")):
         kind = "JSON" if start[0] in "{[" else "a web page"
         raise DataError(f"{source} is {kind}, not CSV. Give the address of the raw CSV file.")
-    return text.lstrip("\r\n")
+    return encoding, text
 
 
 def _is_utf8(content: bytes) -> bool:
@@ -149,108 +185,95 @@ def _is_utf8(content: bytes) -> bool:
     return True
 
 
-def _separator(text: str) -> str:
-    """The one that cuts most lines into as many parts as the header, then the one with most."""
-    lines = text[:50_000].splitlines()[:20]
+def _scan(path: Path, known: Layout) -> tuple[bool, bool]:
+    """Whether all of a file is UTF-8, and whether a cell of it is a whole number with a leading 0.
 
-    def fit(separator: str) -> tuple[int, int]:
-        counts = [len(row) for row in csv.reader(lines, delimiter=separator) if row]
-        return (counts.count(counts[0]), counts[0]) if counts[0] > 1 else (0, 0)
+    Without a look at every byte, 01234 would be a number before anyone asked.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    utf8, zeros, before = known.encoding == "utf-8", False, b"\n"
+    ends = np.zeros(256, bool)
+    ends[list(b'\r\n"' + known.separator.encode())] = True
+    with open(path, "rb") as file:
+        while (block := file.read(SCAN_BYTES)) and (utf8 or not zeros):
+            if utf8:
+                try:
+                    decoder.decode(block)
+                except UnicodeDecodeError:
+                    utf8 = False
+            if not zeros:
+                content = np.frombuffer(before + block + b"\n", "uint8")
+                at = np.flatnonzero(content == ord("0"))
+                at = at[ends[content[at - 1]] & (content[at + 1] - ord("0") < 10)]
+                for _ in range(MOST_DIGITS):  # all that follows are digits, up to an end
+                    if not len(at):
+                        break
+                    at = at + 1
+                    zeros = zeros or bool(ends[content[at]].any())
+                    at = at[content[at] - ord("0") < 10]
+                before = block[-1:]
+    return utf8, zeros
 
-    return max(SEPARATORS, key=fit)
+
+def _whole(column: Column) -> bool:
+    """Numbers without fractions, of which there are some."""
+    if isinstance(column, Texts):
+        return False
+    seen = column[~np.isnan(column)]
+    return len(seen) > 0 and bool((seen[:1000] % 1 == 0).all() and (seen % 1 == 0).all())
 
 
-def _names(header: list[str]) -> tuple[list[str], list[str]]:
-    names, changed = [], []
+def _with_zeros(columns: dict[str, Column]) -> dict[str, Column]:
+    """Those that hold a leading 0."""
+    return {
+        name: column
+        for name, column in columns.items()
+        if any(len(level) > 1 and level[0] == "0" for level in column.levels)
+    }
+
+
+def _records(text: str, separator: str) -> list[list[str]]:
+    """The first records, as this separator cuts them."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    return list(itertools.islice(reader, RECORDS))
+
+
+def _fit(records: list[list[str]]) -> tuple[int, int]:
+    """In how many records the separator finds as many parts as in the header, and how many."""
+    counts = [len(row) for row in records[_above(records) :] if row]
+    return (counts.count(counts[0]), counts[0]) if counts and counts[0] > 1 else (0, 0)
+
+
+def _above(records: list[list[str]]) -> int:
+    """How many records stand above the header: empty ones, and a report's title lines.
+
+    A title fills less than half of a row; the header below it names every column in words.
+    """
+    filled = [sum(bool(cell.strip()) for cell in row) for row in records]
+    first = next((i for i, count in enumerate(filled) if count), 0)
+    width = Counter(len(row) for row in records if row).most_common(1)[0][0]
+    for i in range(first, len(records)):
+        if filled[i] and filled[i] >= max(2, width / 2):
+            row = records[i]
+            words = all(not cell.strip() or re.search(r"[^\W\d_]", cell) for cell in row)
+            return i if words and len(row) >= width and filled[i] > width / 2 else first
+    return first
+
+
+def _names(header: list[str], notes: list[str]) -> tuple[str, ...]:
+    """The columns' own names; one without a name, or with that of another, gets one."""
+    if all(name[:1] == " " for name in header[1:]):  # they belong to the separators
+        header = [header[0], *(name.lstrip(" ") for name in header[1:])]
+    taken, names, changed = set(header), [], []
     for number, given in enumerate(header, 1):
-        name = base = identifier(given.strip(), "column") if given.strip() else f"column_{number}"
+        name = base = given if given.strip() else f"column_{number}"
         copy = 2
-        while name in names:
+        while name in names or (name != given and name in taken):
             name, copy = f"{base}_{copy}", copy + 1
         names.append(name)
         if name != given:
             changed.append(f'"{given}" is {name}')
     more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
-    return names, [f"renamed: {', '.join(changed[:6])}{more}"] if changed else []
-
-
-def _column(
-    column: pd.Series, semicolons: bool, units: dict, notes: list[str], every_part: bool = False
-) -> dict[str, pd.Series]:
-    """A column as numbers, as the parts of its dates, or as text."""
-    name = column.name
-    if pd.api.types.is_numeric_dtype(column):
-        numbers = column.astype("float64")
-        limit = np.finfo("float32").max
-        return {name: numbers.where(numbers.abs() < limit)}  # infinite: as good as missing
-    text = column.dropna().astype(str).str.strip()
-    text = text[text != ""]
-    if text.empty:
-        return {name: pd.Series(np.nan, column.index)}
-    if set(text.str.lower()) <= {"true", "false"}:
-        return {name: (text.str.lower() == "true").astype("float64").reindex(column.index)}
-    numbers = _numbers(text, semicolons)
-    odd = text[numbers.isna()]
-    if len(odd) <= 0.1 * len(text) and odd.nunique() <= 3:
-        symbols = text.str.extract(f"({SYMBOLS})")[0].dropna()
-        if len(symbols):
-            units[name] = symbols.mode().iloc[0]
-        read = f'amounts such as "{text.iloc[0]}" are read as numbers'
-        ignored = ", ".join(f'"{value}"' for value in odd.unique())
-        if len(odd):
-            read = f"{ignored} ({len(odd)} rows) taken as missing"
-        notes.append(f"{name}: {read}")
-        return {name: numbers.reindex(column.index)}
-    if text.str.fullmatch(DATE).mean() > 0.9:
-        dates = _dates(text)
-        if dates.notna().mean() > 0.9:
-            return _parts(dates.reindex(column.index), notes, every_part)
-    return {name: text.reindex(column.index).astype(object).where(column.notna(), None)}
-
-
-def _numbers(text: pd.Series, semicolons: bool) -> pd.Series:
-    """`$1,200`, `12 %`, `(3.5)`, `1.200,50` → floats; NaN where it is none of these."""
-    bare = text.str.replace(rf"\s*{SYMBOLS}\s*", "", regex=True).str.replace("−", "-")
-    bare = bare.str.replace(r"^\((.*)\)$", r"-\1", regex=True)
-    comma = semicolons or bare.str.fullmatch(r"-?\d+,(\d{1,2}|\d{4,})").any()
-    point, thousand = (",", r"[. ]") if comma else (r"\.", "[, ]")
-    grouped = bare.str.fullmatch(rf"-?\d{{1,3}}({thousand}\d{{3}})+({point}\d+)?")
-    bare = bare.where(~grouped, bare.str.replace(thousand, "", regex=True))
-    if comma:
-        bare = bare.str.replace(",", ".")
-    numbers = pd.to_numeric(bare, errors="coerce").astype("float64")
-    return numbers.where(numbers.abs() < np.finfo("float32").max)
-
-
-def _dates(text: pd.Series) -> pd.Series:
-    first = pd.to_numeric(text.str.extract(r"^(\d{1,2})\D")[0], errors="coerce")
-    day_first = bool((first > 12).any()) or text.str.contains(r"^\d{1,2}\.").any()
-    return pd.to_datetime(text, format="mixed", dayfirst=bool(day_first), errors="coerce", utc=True)
-
-
-def _parts(dates: pd.Series, notes: list[str], every: bool) -> dict[str, pd.Series]:
-    parts = {part: getattr(dates.dt, part) for part in ("year", "month", "dayofweek", "hour")}
-    words = {"dayofweek": "day_of_week"}
-    kept = {
-        f"{dates.name}_{words.get(part, part)}": values.astype("float64")
-        for part, values in parts.items()
-        if every or values.nunique() > 1
-    }
-    notes.append(f"{dates.name} holds dates: used as {', '.join(kept) or 'nothing, all are alike'}")
-    return kept
-
-
-def _useless(column: pd.Series) -> str:
-    """Why a column can't help, or ""."""
-    levels, seen = column.nunique(), column.dropna()
-    if levels == 0:
-        return "it is empty"
-    if levels == 1 and len(seen) == len(column):
-        return f'every row has "{seen.iloc[0]}"'
-    number = pd.api.types.is_numeric_dtype(column)
-    whole = number and levels == len(column) and bool((seen % 1 == 0).all())
-    if whole and (NAMED_ID.search(column.name) or (seen.diff().dropna() == 1).all()):
-        return "it numbers the rows"
-    if not number and levels > 20 and (levels > 0.9 * len(seen) or levels > LEVELS):
-        return f"{levels:,} different texts in {len(seen):,} rows say nothing about other rows"
-    return ""
+    if changed:
+        notes.append(f"renamed: {', '.join(changed[:6])}{more}")
+    return tuple(names)

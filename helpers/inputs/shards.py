@@ -6,8 +6,7 @@ which training then reads in a new order every epoch. Which rows test depends on
 """
 
 import contextlib
-import fnmatch
-import glob
+import re
 import shutil
 import tempfile
 import weakref
@@ -18,10 +17,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.cloud import environment, folders, storage
+from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
-from helpers.errors import DataError, NotFoundError
-from helpers.inputs import csv_file
+from helpers.errors import DataError
+from helpers.inputs import csv_file, files
+from helpers.inputs.columns import (
+    Column,
+    Remarks,
+    Texts,
+    as_texts,
+    from_frame,
+    missing,
+    typed,
+    written,
+)
 
 SAMPLE_BYTES, PIECES = 16 * 2**20, 64
 PART_BYTES, PARTS = 8 * 2**20, 500  # rows are shuffled within a part, parts among each other
@@ -45,32 +54,27 @@ class Rows:
         return self.count
 
 
-def find(pattern: str, cloud: Session | None) -> dict[str, int]:
-    """The files that a pattern such as `gs://bucket/part-*.csv` names, with their sizes in bytes.
-
-    Raises:
-        NotFoundError: none.
-    """
-    if pattern.startswith("gs://"):
-        listed = storage.sizes(cloud or environment.from_environment(), pattern.partition("*")[0])
-        found = {uri: size for uri, size in listed.items() if fnmatch.fnmatchcase(uri, pattern)}
-    else:
-        around = (Path.cwd(), folders.project_root())
-        paths = next((p for folder in around if (p := glob.glob(str(folder / pattern)))), [])
-        found = {path: Path(path).stat().st_size for path in sorted(paths)}
-    if not found:
-        raise NotFoundError(f'DATA="{pattern}" matches no file; look at the part before the *.')
-    return found
+@contextlib.contextmanager
+def on_disk(found: dict[str, int], cloud: Session | None, *, sample: bool) -> Iterator[Path]:
+    """The one file that was found, or a sample of the many, on this machine's disk."""
+    if not sample:
+        with files.on_disk(next(iter(found)), cloud) as path:
+            yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="data-") as folder:
+        path = Path(folder, "sample")
+        path.write_bytes(_sample(found, cloud))
+        yield path
 
 
-def sample(files: dict[str, int], cloud: Session | None) -> bytes:
+def _sample(found: dict[str, int], cloud: Session | None) -> bytes:
     """Pieces from all over the files as one CSV file; all of their rows where that is not much."""
-    total, start = sum(files.values()), _piece(next(iter(files)), 0, 2**16, cloud)
+    total, start = sum(found.values()), _piece(next(iter(found)), 0, 2**16, cloud)
     if start[:2] == b"\x1f\x8b":
-        raise DataError(f"{next(iter(files))} is compressed; several files are read unpacked only.")
+        raise DataError(f"{next(iter(found))} is compressed; several files are read unpacked only.")
     places, size = np.linspace(0, total, PIECES, endpoint=False), SAMPLE_BYTES // PIECES
     parts, before = [start.partition(b"\n")[0]], 0
-    for name, length in files.items():
+    for name, length in found.items():
         inside = [int(at - before) for at in places if before <= at < before + length]
         for at in [0] if total <= SAMPLE_BYTES else inside:
             piece = _piece(name, at, length if total <= SAMPLE_BYTES else size, cloud)
@@ -100,23 +104,21 @@ def read(table, *, keep: range, cloud: Session | None = None) -> Rows:
     folder = Path(tempfile.mkdtemp(prefix="rows-"))
     with contextlib.ExitStack() as undo:
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        files = [folder / str(i) for i in range(min(PARTS, total // PART_BYTES + 1))]
+        dealt = [folder / str(i) for i in range(min(PARTS, total // PART_BYTES + 1))]
         with contextlib.ExitStack() as stack:
-            sinks = [stack.enter_context(open(file, "wb")) for file in files]
+            sinks = [stack.enter_context(open(file, "wb")) for file in dealt]
             said = stack.enter_context(storage.progress("read rows", total))
             for name, size in table.files.items():
-                with _local(name, folder, cloud) as path:
-                    for chunk in csv_file.chunks(path, name):
-                        frame, wrong = _like(table, chunk, name)
-                        frame = frame[np.isin(group(frame, table.seed), keep)]
-                        values = matrix(frame, columns, known)
-                        place = draw.integers(len(files), size=len(values))
-                        for i, sink in enumerate(sinks):
-                            sink.write(values[place == i].tobytes())
-                        count, odd = count + len(values), odd + wrong
+                for frame, wrong in _frames(table, name, cloud):
+                    frame = frame[np.isin(group(frame, table.seed), keep)]
+                    values = matrix(frame, columns, known)
+                    place = draw.integers(len(dealt), size=len(values))
+                    for i, sink in enumerate(sinks):
+                        sink.write(values[place == i].tobytes())
+                    count, odd = count + len(values), odd + wrong
                 done += size
                 said(done)
-        rows = Rows(tuple(str(f) for f in files if f.stat().st_size), count, columns, known)
+        rows = Rows(tuple(str(f) for f in dealt if f.stat().st_size), count, columns, known)
         weakref.finalize(rows, undo.pop_all().close)
     if odd:
         print(f"{odd:,} values are not of their column's kind (see the sample): taken as missing")
@@ -142,24 +144,47 @@ def matrix(frame: pd.DataFrame, columns: tuple[str, ...], levels: dict) -> np.nd
     return np.column_stack([numbers(frame[name]).to_numpy("float32") for name in columns])
 
 
-def _like(table, chunk: pd.DataFrame, name: str) -> tuple[pd.DataFrame, int]:
-    """A chunk's rows with a target, columns as the sample's are; how many values could not be."""
-    missing = [column for column in (*table.features, table.target) if column not in chunk]
-    if missing:
-        raise DataError(f"{name} lacks the columns {missing}; all files must have the same header.")
-    made, odd = {}, 0
-    for column in (*table.features, table.target):
-        values, number = chunk[column], pd.api.types.is_numeric_dtype(chunk[column])
-        classes = table.classes if column == table.target else ()
-        if table.kinds.get(column) == "text" or classes:
-            values = values.map("{:g}".format, na_action="ignore") if number else values
-            values = values.astype(object).where(values.notna(), None)
-            known = values.where(values.isin(classes), None) if classes else values
-        else:
-            known = pd.to_numeric(values, errors="coerce").astype("float64")
-        odd += int(known.isna().sum() - values.isna().sum())
-        made[column] = known
-    return pd.DataFrame(made).dropna(subset=table.target), odd
+def _frames(table, name: str, cloud: Session | None) -> Iterator[tuple[pd.DataFrame, int]]:
+    """A file's rows with a target, a part at a time, columns as the sample's are; and how many
+    values could not be."""
+    texts = [c for c in (*table.features, table.target) if table.train[c].dtype == object]
+    zeros = [c for c in texts if any(re.match(r"0\d", t) for t in table.train[c].dropna().unique())]
+    with files.on_disk(name, cloud) as path:
+        known = csv_file.layout(path, name, [])
+        for part in csv_file.parts(path, known, name, texts={*zeros} & {*known.names}):
+            raw = from_frame(part.dropna(how="all"))
+            columns = typed(raw, Remarks(), comma=known.comma, every_part=True)
+            if absent := [c for c in (*table.features, table.target) if c not in columns]:
+                raise DataError(
+                    f"{name} lacks the columns {absent}; all files must have the same header."
+                )
+            made = {
+                column: _like(columns[column], column in texts, table.classes)
+                if column == table.target
+                else _like(columns[column], column in texts)
+                for column in (*table.features, table.target)
+            }
+            odd = sum(
+                np.count_nonzero(missing(made[c])) - np.count_nonzero(missing(columns[c]))
+                for c in made
+            )
+            there = ~missing(made[table.target])
+            yield pd.DataFrame({c: written(v[there]) for c, v in made.items()}), odd
+
+
+def _like(column: Column, text: bool, classes: tuple[str, ...] = ()) -> Column:
+    """A column as texts, of a target its classes alone; or as numbers, missing where it is none."""
+    if text:
+        column = as_texts(column) if isinstance(column, np.ndarray) else column
+        if not classes:
+            return column
+        place = {name: i for i, name in enumerate(classes)}
+        moved = [*(place.get(level, -1) for level in column.levels), -1]
+        return Texts(np.array(moved, "int32")[column.places], np.array(classes, object))
+    if isinstance(column, np.ndarray):
+        return column
+    numbers = pd.to_numeric(pd.Series(column.levels, dtype=object), errors="coerce")
+    return np.append(numbers.to_numpy("float64"), np.nan)[column.places]
 
 
 def _piece(name: str, at: int, size: int, cloud: Session | None) -> bytes:
@@ -168,13 +193,3 @@ def _piece(name: str, at: int, size: int, cloud: Session | None) -> bytes:
     with open(name, "rb") as file:
         file.seek(at)
         return file.read(size)
-
-
-@contextlib.contextmanager
-def _local(name: str, folder: Path, cloud: Session | None) -> Iterator[Path]:
-    if not name.startswith("gs://"):
-        yield Path(name)
-        return
-    path = folder / "download"
-    yield storage.download_file(cloud or environment.from_environment(), name, path)
-    path.unlink()

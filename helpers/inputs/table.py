@@ -1,23 +1,38 @@
 """A table to learn from: load it, split it, describe it, score answers against it."""
 
-import gzip
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.cloud import environment, folders, storage
 from helpers.cloud.client import Session
-from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
-from helpers.inputs import csv_file, metrics, shards
+from helpers.errors import DataError, SettingError, near
+from helpers.inputs import files, formats, metrics, shards
 from helpers.inputs.answers import probability_name
+from helpers.inputs.columns import (
+    Column,
+    Remarks,
+    Texts,
+    as_texts,
+    count_levels,
+    find,
+    from_frame,
+    identifier,
+    in_order,
+    missing,
+    typed,
+    typical,
+    usable,
+    warn_of_leaks,
+    written,
+)
+from helpers.inputs.files import BUILT_IN, find_files  # noqa: F401  (public here)
 from helpers.inputs.game_sales import GAMES, PROPOSED, game_sales
 
-BUILT_IN = ("breast_cancer", "diabetes", "game_sales", "wine")
+OWN = "game_sales"  # the one with known noise
 TASKS = ("regression", "binary", "multiclass")
 CLASSES = 100  # a text target with more different values is not a classification
 FEWEST_ROWS = 10
@@ -50,6 +65,7 @@ class Table:
     notes: tuple[str, ...]
     files: dict[str, int] = field(default_factory=dict)
     seed: int = 0
+    trial: bool = False
 
 
 def load(
@@ -59,84 +75,76 @@ def load(
     task: str = "",
     seed: int = 0,
     session: Session | None = None,
+    trial: bool | None = None,
 ) -> Table:
     """Read a table and hold back a quarter of its rows (of `game_sales` its own 400).
 
-    In a trial of a tuning job those rows are left out, and a quarter of the others is held back.
+    Columns keep the names they have in the file.
 
     Args:
-        source: a built-in name, the path, URL or gs:// address of a CSV file, or a path or gs://
-            address with a `*`: many files, of which a sample is read, and a tenth held back.
+        source: a built-in name; the path, URL or gs:// address of a file: CSV, JSON lines, Parquet
+            or Excel, also as .gz or as the only file of a zip; or a path or gs:// address with a
+            `*`: many CSV files, of which a sample is read, and a tenth held back.
         target: the column to predict; "" takes the table's own, or the last column.
         task: regression, binary or multiclass; "" infers it from the target.
         seed: which rows are held back; classes keep their shares.
         session: who reads a gs:// address; default: the cloud this process runs in.
+        trial: choose by validation rows: the test rows are left out, and a quarter of the others is
+            held back. Default: `helpers.in_trial()`.
     Raises:
         DataError: the table can't be used as it is; the message says what to change.
         SettingError: `task` is unknown.  NotFoundError: there is no such file.
     """
     if task and task not in TASKS:
         raise SettingError(f'task="{task}" is unknown.{near(task, TASKS)}')
-    built_in, many = source in BUILT_IN, "*" in source and not re.match("https?://", source)
-    files = shards.find(source, session) if many else {}
+    remarks, built_in = Remarks(), source in BUILT_IN
     if built_in:
-        name, frame, unit = source, *_built_in(source)
-        units, notes = {frame.columns[-1]: unit}, []
+        found, columns = {}, _built_in(source, remarks)
+        target = re.sub(r"^target$", "", target)  # scikit-learn's own word
     else:
-        name = Path(source).name.partition(".")[0]
-        content = shards.sample(files, session) if files else _read(source, session)
-        frame, units, notes = csv_file.parse(content, source)
-    wanted = re.sub(r"^target$", "", target) if built_in else target  # scikit-learn's own word
-    target = csv_file.find(wanted, frame) if wanted else frame.columns[-1]
-    frame, lost = frame[frame[target].notna()], int(frame[target].isna().sum())
-    if lost:
-        notes.append(f"{lost:,} rows without {target} are left out")
-    if len(frame) < FEWEST_ROWS:
-        raise DataError(
-            f"{source} has {len(frame)} rows with a {target}; expected {FEWEST_ROWS} or more."
-        )
-    features = frame.drop(columns=target)
+        found, columns = _read(source, session, remarks)
+    target = find(target, columns) if target else next(reversed(columns))
+    index, columns = _with_target(columns, source, target, remarks)
+    column = columns.pop(target)
     if not built_in:
-        features = csv_file.usable(features, notes)
-    if features.empty:
-        raise DataError(
-            f"{source} has no usable column besides {target}. {'; '.join(notes) or 'Add one.'}"
-        )
-    values, task, classes = _target(frame[target], task, notes)
+        columns = usable(columns, remarks)
+    if not columns:
+        why = "; ".join(remarks.notes) or "Add one."
+        raise DataError(f"{source} has no usable column besides {target}. {why}")
+    values, task, classes = _target(target, column, task, remarks.notes)
     if not built_in:
-        csv_file.warn_of_leaks(features, values, notes)
-    frame = features.assign(**{target: values})
-    if files:
-        size_mb = sum(files.values()) / 1e6
-        notes.append(f"{len(files)} files, {size_mb:,.1f} MB: {len(frame):,} rows are the sample")
-    fold = shards.group(frame, seed) if files else None
-    held_back = _held_back(values, classes, seed, notes) if fold is None else fold == 0
-    noise_mae = None
-    if source == "game_sales":
-        held_back = np.arange(len(frame)) >= GAMES
-        noise_mae = float(np.abs(game_sales()["noise"][GAMES:]).mean())
-    if "CLOUD_ML_TRIAL_ID" in os.environ:  # tuning: what chooses must not judge afterwards
-        frame, values, others = frame[~held_back], values[~held_back], ~held_back
-        held_back = _held_back(values, classes, seed, notes) if fold is None else fold[others] == 1
-        notes.append("in a tuning job's trial, validation rows stand in for the test rows")
-    for note in notes:
-        print(note)
-    proposed = pd.DataFrame([PROPOSED])[list(features)] if noise_mae else _typical(features)
-    numbers = {column for column in features if pd.api.types.is_numeric_dtype(features[column])}
-    return Table(
-        name=name, train=frame[~held_back], test=frame[held_back], features=tuple(features),
-        kinds={column: "number" if column in numbers else "text" for column in features},
-        target=target, task=task, classes=classes, unit="" if classes else units.get(target, ""),
-        built_in=built_in, noise_mae=noise_mae, proposed=proposed, notes=tuple(notes),
-        files=files, seed=seed,
+        warn_of_leaks(columns, target, values, remarks)
+        _tell(found, len(index), task, remarks)
+    trial = in_trial() if trial is None else trial
+    train, test = _split(
+        columns | {target: values}, index, seed, remarks.notes, source=source, found=found,
+        trial=trial,
     )  # fmt: skip
+    for note in remarks.notes:
+        print(note)
+    proposed = PROPOSED if source == OWN else {name: typical(c) for name, c in columns.items()}
+    numbers = {name for name, column in columns.items() if isinstance(column, np.ndarray)}
+    return Table(
+        name=source if built_in else Path(source).name.partition(".")[0], train=train, test=test,
+        features=tuple(columns), target=target, task=task, classes=classes, built_in=built_in,
+        kinds={name: "number" if name in numbers else "text" for name in columns},
+        unit="" if classes else remarks.units.get(target, ""),
+        noise_mae=float(np.abs(game_sales()["noise"][GAMES:]).mean()) if source == OWN else None,
+        proposed=pd.DataFrame({name: [proposed[name]] for name in columns}),
+        notes=tuple(remarks.notes), files=found, seed=seed, trial=trial,
+    )  # fmt: skip
+
+
+def in_trial() -> bool:
+    """Whether this process is a trial of a tuning job, which must not choose by the test rows."""
+    return "CLOUD_ML_TRIAL_ID" in os.environ
 
 
 def rows(table: Table, *, session: Session | None = None) -> pd.DataFrame | shards.Rows:
     """Every row to learn from: `train`, or all those of many files, kept on this machine's disk."""
     if not table.files:
         return table.train
-    learned = range(2 if "CLOUD_ML_TRIAL_ID" in os.environ else 1, shards.GROUPS)
+    learned = range(2 if table.trial else 1, shards.GROUPS)
     found = shards.read(table, keep=learned, cloud=session)
     print(f"{len(found):,} rows to learn from, streamed; {len(table.train):,} in the sample")
     return found
@@ -177,111 +185,135 @@ def score(table: Table, scores: pd.DataFrame) -> dict[str, float]:
     return metrics.score(table.test.loc[scores.index, table.target], scores)
 
 
-def find_files(source: str) -> list[Path]:
-    """The files on this machine that `source` names, from the working directory or the project."""
-    if source in BUILT_IN or re.match(r"gs://|https?://", source):
-        return []
-    if source.startswith("/content/drive/") and not Path("/content/drive/MyDrive").is_dir():
-        how = 'from google.colab import drive; drive.mount("/content/drive")'
-        raise NotFoundError(f'DATA="{source}" is on a Drive that is not mounted. Run: {how}')
-    if "*" in source:
-        return [Path(path) for path in shards.find(source, None)]
-    paths = (folder / source for folder in (Path.cwd(), folders.project_root()))
-    return [path for path in paths if path.is_file()][:1]
+def _read(
+    source: str, session: Session | None, remarks: Remarks
+) -> tuple[dict[str, int], dict[str, Column]]:
+    """The files, if they are many of which this is a sample; and the columns, typed."""
+    many = "*" in source and not re.match("https?://", source)
+    found = files.find(source, session)
+    with shards.on_disk(found, session, sample=many) as path:
+        raw, comma = formats.parse(path, source, remarks.notes)
+    return found if many else {}, typed(raw, remarks, comma=comma)
 
 
-def _read(source: str, cloud: Session | None) -> bytes:
-    if source.startswith("gs://"):
-        content = storage.read_bytes(cloud or environment.from_environment(), source)
-    elif re.match(r"https?://", source):
-        import httplib2
-
-        try:
-            answer, content = httplib2.Http(timeout=60).request(source)
-        except (OSError, httplib2.HttpLib2Error) as error:
-            raise CloudError(f"{source} did not answer ({error}). Try again.") from error
-        if answer.status != 200:
-            raise NotFoundError(f"{source} answered {answer.status}; expected a CSV file.")
-    else:
-        found = find_files(source)
-        if not found:
-            around = near(source, [*BUILT_IN, *(file.name for file in Path.cwd().glob("*.csv"))])
-            raise NotFoundError(f'DATA="{source}": no such file in {Path.cwd()}.{around}')
-        content = found[0].read_bytes()
-    return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+def _tell(found: dict[str, int], rows: int, task: str, remarks: Remarks) -> None:
+    """Note what the table is only a sample of, and what another notebook does better."""
+    if found:
+        size_mb = sum(found.values()) / 1e6
+        remarks.notes.append(f"{len(found)} files, {size_mb:,.1f} MB: {rows:,} rows are the sample")
+    if task == "regression":
+        remarks.notes += [
+            f"{name} orders the rows, one value {step}: more/series.ipynb forecasts such a series "
+            "(here the rows to test are drawn at random)"
+            for name, step in remarks.steps.items()
+        ]
 
 
-def _target(column: pd.Series, task: str, notes: list[str]) -> tuple[pd.Series, str, tuple]:
-    """The target's values as floats or class names, the task, and the classes."""
-    name, levels = column.name, column.nunique()
-    number = pd.api.types.is_numeric_dtype(column)
-    if levels < 2:
-        raise DataError(f"Every row has the same {name} ({column.iloc[0]}); expected two or more.")
+def _with_target(
+    columns: dict[str, Column], source: str, target: str, remarks: Remarks
+) -> tuple[np.ndarray, dict[str, Column]]:
+    """The rows whose target is known: their numbers in the file, and their columns."""
+    known = ~missing(columns[target])
+    count = np.count_nonzero(known)
+    if count < len(known):
+        remarks.notes.append(f"{len(known) - count:,} rows without {target} are left out")
+        columns = {name: column[known] for name, column in columns.items()}
+    if count < FEWEST_ROWS:
+        raise DataError(
+            f"{source} has {count} rows with a {target}; expected {FEWEST_ROWS} or more."
+        )
+    return np.flatnonzero(known), columns
+
+
+def _target(
+    name: str, column: Column, task: str, notes: list[str]
+) -> tuple[Column, str, tuple[str, ...]]:
+    """The target's values as floats or classes, the task, and the classes."""
+    number = isinstance(column, np.ndarray)
+    count = count_levels(column, CLASSES)
+    if count < 2:
+        only = written(column)[0]
+        raise DataError(f"Every row has the same {name} ({only}); expected two or more.")
     if not task:
-        whole = number and bool((column % 1 == 0).all())
-        few = whole and levels <= 10 and len(column) >= 20 * levels
-        task = "binary" if levels == 2 else "multiclass" if few or not number else "regression"
-        if few and levels > 2:
+        few = number and count <= 10 and len(column) >= 20 * count and bool((column % 1 == 0).all())
+        task = "binary" if count == 2 else "multiclass" if few or not number else "regression"
+        if few and count > 2:
             notes.append(
-                f'{name} holds {levels} whole numbers, taken as classes (or set task="regression")'
+                f'{name} holds {count} whole numbers, taken as classes (or set task="regression")'
             )
     if task == "regression":
         if number:
-            return column.astype("float64"), task, ()
-        example = next(value for value in column)
+            return column, task, ()
+        example = written(column[:1])[0]
         raise DataError(f'{name} is text ("{example}"); a regression needs numbers.')
-    if levels > CLASSES or (task == "binary" and levels > 2):
+    if count > CLASSES or (task == "binary" and count > 2):
         most = 2 if task == "binary" else CLASSES
+        count = count_levels(column, len(column))
         raise DataError(
-            f"{name} has {levels:,} different values; {task} takes at most {most}. "
+            f"{name} has {count:,} different values; {task} takes at most {most}. "
             "Choose another target, or group its values."
         )
-    text = column.map("{:g}".format) if number else column.astype(str)
-    classes = tuple(f"{level:g}" if number else str(level) for level in sorted(set(column)))
+    texts = as_texts(column) if number else in_order(column)
     names: dict[str, str] = {}
-    for one in classes:
+    for one in texts.levels:
         other = names.setdefault(probability_name(one), one)
         if other != one:
             raise DataError(
                 f'The classes "{other}" and "{one}" of {name} differ in signs only; rename one.'
             )
-    return text.astype(object), task, classes
+    return texts, task, tuple(texts.levels)
 
 
-def _held_back(
-    target: pd.Series, classes: Iterable[str], seed: int, notes: list[str]
-) -> np.ndarray:
+def _split(
+    columns: dict[str, Column], index: np.ndarray, seed: int, notes: list[str], *, source: str,
+    found: dict[str, int], trial: bool,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """Rows to learn from, and those held back; the target is the last column."""
+    target = next(reversed(columns))
+    fold = shards.group(_frame(columns, index), seed) if found else None
+    if source == OWN:
+        held_back = np.arange(len(index)) >= GAMES
+    else:
+        held_back = fold == 0 if found else _held_back(target, columns[target], seed, notes)
+    if trial:  # what chooses must not judge afterwards
+        others = ~held_back
+        index, columns = index[others], {name: c[others] for name, c in columns.items()}
+        values = columns[target]
+        held_back = fold[others] == 1 if found else _held_back(target, values, seed, notes)
+        notes.append("in a tuning job's trial, validation rows stand in for the test rows")
+    learned, tested = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    return _frame(columns, index, learned), _frame(columns, index, tested)
+
+
+def _frame(columns: dict[str, Column], index: np.ndarray, rows=slice(None)) -> pd.DataFrame:
+    found = {name: written(column[rows]) for name, column in columns.items()}
+    many = len(found) > 100  # pandas warns of that many loose ones once a column is added
+    return pd.DataFrame(found, index=index[rows], copy=many)
+
+
+def _held_back(name: str, target: Column, seed: int, notes: list[str]) -> np.ndarray:
     """Which rows test: a quarter, of each class a quarter, never all of a class. -> (n,) bool"""
     draw, held_back = np.random.default_rng(seed), np.zeros(len(target), bool)
-    groups = [np.flatnonzero(target == name) for name in classes] or [np.arange(len(target))]
-    for group in groups:
+    classes = target.levels if isinstance(target, Texts) else []
+    groups = [np.flatnonzero(target.places == at) for at in range(len(classes))]
+    for at, group in enumerate(groups or [np.arange(len(target))]):
         chosen = draw.permutation(group)[: max(round(len(group) / 4), int(len(group) > 1))]
         held_back[chosen] = True
         if len(group) == 1:
-            notes.append(f'only one row has {target.name} "{target.iloc[group[0]]}": not tested')
+            notes.append(f'only one row has {name} "{classes[at]}": not tested')
     return held_back
 
 
-def _typical(features: pd.DataFrame) -> pd.DataFrame:
-    """One row nobody owns: medians and the most frequent levels."""
-
-    def middle(column: pd.Series):
-        if not pd.api.types.is_numeric_dtype(column):
-            return column.mode().iloc[0]
-        return float(column.median() if column.nunique() > 2 else column.mode().iloc[0])
-
-    return pd.DataFrame([{name: middle(features[name]) for name in features}])
-
-
-def _built_in(name: str) -> tuple[pd.DataFrame, str]:
-    """A table that comes with the project or with scikit-learn, target last; its target's unit."""
-    if name == "game_sales":
-        return game_sales().drop(columns="noise"), "$"
+def _built_in(name: str, remarks: Remarks) -> dict[str, Column]:
+    """A table that comes with the project or with scikit-learn, target last."""
+    if name == OWN:
+        remarks.units["total_earnings"] = "$"
+        return from_frame(game_sales().drop(columns="noise"))
     from sklearn import datasets
 
     more = {"scaled": False} if name == "diabetes" else {}
     bunch = getattr(datasets, f"load_{name}")(as_frame=True, **more)
-    frame = bunch.frame.rename(columns=lambda column: csv_file.identifier(column, "column"))
+    frame = bunch.frame.rename(columns=lambda column: identifier(column, "column"))
     if "target_names" in bunch:
         frame["target"] = frame["target"].map(dict(enumerate(bunch.target_names))).astype(object)
-    return frame.astype(dict.fromkeys(frame.columns[:-1], "float64")), ""
+    return from_frame(frame)
