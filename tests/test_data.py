@@ -1,17 +1,29 @@
 """Tables: what is built in, and what real CSV files bring."""
 
+import dataclasses
 import gzip
 import hashlib
 import http.server
+import importlib.util
+import json
+import keyword
+import random
+import shutil
+import sys
 import threading
+import warnings
+import zipfile
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 import helpers
-from helpers import data, storage
+from helpers import baselines, data, plots, storage
 from helpers.errors import CloudError, DataError, NotFoundError, SettingError
+from helpers.inputs import schema
 
 ROWS = 60
 GAME_SALES = "dca0408428821bd3e4eb215c5449bc3986f8c3947426fec3e567a5dbd3c1f479"
@@ -49,15 +61,23 @@ def noted(table: data.Table, *words: str) -> bool:
     return any(all(word in note for word in words) for note in table.notes)
 
 
+def everything(table: data.Table) -> pd.DataFrame:
+    return pd.concat([table.train, table.test]).sort_index()
+
+
 @pytest.mark.parametrize("source", ["game_sales", "wine"])
 def test_a_trial_never_sees_the_test_rows(source, monkeypatch):
     whole = data.load(source)
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "1")
+    assert helpers.in_trial()
     trial = data.load(source)
-    seen = pd.concat([trial.train, trial.test]).sort_index()
-    pd.testing.assert_frame_equal(seen, whole.train.sort_index())
+    pd.testing.assert_frame_equal(everything(trial), whole.train.sort_index())
     assert len(trial.test) == pytest.approx(len(whole.train) / 4, abs=2)
     assert noted(trial, "validation rows")
+    pd.testing.assert_frame_equal(data.load(source, trial=False).test, whole.test)
+    monkeypatch.delenv("CLOUD_ML_TRIAL_ID")
+    assert not helpers.in_trial()
+    pd.testing.assert_frame_equal(data.load(source, trial=True).test, trial.test)
 
 
 def test_game_sales_has_the_same_bytes_everywhere():
@@ -190,13 +210,230 @@ def test_decimal_commas(load):
 def test_encodings(load, encoding):
     text = pd.DataFrame(columns(Straße=["Köln", "Zürich"] * 30)).to_csv(index=False)
     table = load(text.encode(encoding))
-    assert set(table.train["Strae"]) == {"Köln", "Zürich"}
+    assert set(table.train["Straße"]) == {"Köln", "Zürich"}
 
 
-def test_compressed_files(load):
-    assert (
-        len(load(gzip.compress(pd.DataFrame(columns()).to_csv(index=False).encode())).train) == 45
+@pytest.fixture
+def made(tmp_path):
+    """Gives a function that writes a frame in a format; gives its path."""
+
+    def made(frame: pd.DataFrame, kind: str) -> str:
+        path = tmp_path / f"table.{kind}"
+        plain = frame.to_csv(index=False)
+        if kind == "csv.gz":
+            path.write_bytes(gzip.compress(plain.encode()))
+        elif kind == "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("rooms/table.csv", plain)
+                archive.writestr("__MACOSX/rooms/._table.csv", "what a Mac adds")
+        elif kind == "jsonl":
+            frame.to_json(path, orient="records", lines=True, date_format="iso")
+        elif kind == "parquet":
+            frame.to_parquet(path)
+        else:
+            with pd.ExcelWriter(path) as book:
+                pd.DataFrame([["Rooms, 2026"]]).to_excel(book, header=False, index=False)
+                frame.to_excel(book, index=False, startrow=2)
+                frame.to_excel(book, index=False, sheet_name="copy")
+        return str(path)
+
+    return made
+
+
+def needs(kind: str, package: str):
+    """Pandas reads them with a package that this one does not require."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.param(kind, marks=pytest.mark.skipif(missing, reason=f"{package} is missing"))
+
+
+@pytest.mark.parametrize(
+    "kind", ["csv.gz", "zip", "jsonl", needs("parquet", "pyarrow"), needs("xlsx", "openpyxl")]
+)
+def test_what_people_have(load, made, kind, tmp_path):
+    """Each the same as the CSV file, whatever the file is called."""
+    more = {
+        "zip": [f"{i % 9:04d}" for i in range(ROWS)],
+        "when": pd.date_range("2024", periods=ROWS),
+    }
+    more |= {"paid": [f"${i},000.50" for i in range(ROWS)], "flag": [True, False, None] * 20}
+    frame = pd.DataFrame(columns(**more, word=["red", None, "blue "] * 20))
+    expected, path = load(frame.to_csv(index=False)), made(frame, kind)
+    for name in (path, str(tmp_path / "download")):
+        table = data.load(name)
+        pd.testing.assert_frame_equal(everything(table), everything(expected))
+        assert table.kinds == expected.kinds
+        shutil.copyfile(path, tmp_path / "download")
+
+
+@pytest.mark.parametrize(("kind", "package"), [("parquet", "pyarrow"), ("xlsx", "openpyxl")])
+def test_a_package_that_is_missing_is_named(tmp_path, kind, package, monkeypatch):
+    path = str(tmp_path / f"table.{kind}")
+    if kind == "parquet":
+        Path(path).write_bytes(b"PAR1")
+    else:
+        with zipfile.ZipFile(path, "w") as book:
+            book.writestr("[Content_Types].xml", "")
+            book.writestr("xl/workbook.xml", "")
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(DataError, match=f"needs {package}.*pip install {package}"):
+        data.load(path)
+
+
+def test_archives_and_files_that_are_no_table(tmp_path):
+    def refused(name: str, content: bytes | dict, said: str) -> None:
+        path = tmp_path / name
+        if isinstance(content, dict):
+            with zipfile.ZipFile(path, "w") as archive:
+                for member, text in content.items():
+                    archive.writestr(member, text)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(DataError, match=said):
+            data.load(str(path))
+
+    refused("two.zip", {"a.csv": "a,b", "b.csv": "a,b"}, r"zip of 2 files \(a.csv, b.csv\)")
+    refused("inner.zip", {"a.png": b"\x89PNG\0\0"}, "binary file")
+    refused("a.csv.gz", b"\x1f\x8b" + b"junk" * 9, "can't be unpacked")
+    refused("cut.csv.gz", gzip.compress(b"a,b\n1,2\n" * 99)[:-9], "can't be unpacked")
+    refused("a.jsonl", b'{"a": 1}\n{"a": 2}\n{"a', "can't be read")
+    refused("one.jsonl", b'{"a": 1, "b": 2}\n', "JSON, not CSV")
+    refused("short.jsonl", b'{"a": 1, "b": 2}\n{"a": 3, "b": 4}\n', "2 rows with a b; expected 10")
+
+
+def test_an_empty_spreadsheet_and_a_damaged_file(tmp_path):
+    pytest.importorskip("openpyxl")
+    pytest.importorskip("pyarrow")
+    with pd.ExcelWriter(tmp_path / "empty.xlsx") as book:
+        pd.DataFrame().to_excel(book)
+    with pytest.raises(DataError, match="empty spreadsheet"):
+        data.load(str(tmp_path / "empty.xlsx"))
+    (tmp_path / "a.parquet").write_bytes(b"PAR1" + b"junk" * 9)
+    with pytest.raises(DataError, match="can't be read"):
+        data.load(str(tmp_path / "a.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("(1,234.50)", -1234.5), ("($1,234.50)", -1234.5), ("−3.5", -3.5), ("1'234.50", 1234.5),
+        ("1\u202f234", 1234), ("12.5 kg", 12.5), ("12.5kg", 12.5), ("1,200.5 m²", 1200.5),
+        ("30 km/h", 30), ("-7 °C", -7), ("EUR 12.50", 12.5), ("12.50 EUR", 12.5),
+        ("1.234,50 €", 1234.5),
+    ],
+)  # fmt: skip
+def test_amounts_with_a_unit(load, written, value):
+    """As a feature, and as the target, whose unit is known then."""
+    digit = next(i for i, sign in enumerate(written) if sign in "123456789")
+    amounts = [written[:digit] + str(i % 9 + 1) + written[digit + 1 :] for i in range(ROWS)]
+    place = amounts.index(written)
+    table = load(columns(amount=amounts))
+    assert everything(table)["amount"][place] == value
+    table = load({**columns(), "amount": amounts}, task="regression")
+    assert everything(table)["amount"][place] == value
+    unit = written.strip("-−()0123456789., '\u202f")
+    assert table.unit == unit
+
+
+def test_two_units_are_no_amount(load):
+    mixed = [f"{i} {'kg' if i % 2 else 'g'}" for i in range(20)] * 3
+    assert load(columns(weight=mixed)).kinds["weight"] == "text"
+
+
+def test_codes_are_no_quantities(load):
+    codes = {
+        "zip": [f"{i % 15:05d}" for i in range(ROWS)],
+        "store_id": [7 * (i % 12) for i in range(ROWS)],
+        "postCode": [8000 + i % 15 for i in range(ROWS)],
+        "rooms": [i % 9 for i in range(ROWS)],
+    }
+    table = load(columns(**codes))
+    assert [table.kinds[name] for name in codes] == ["text", "text", "text", "number"]
+    frame = everything(table)
+    assert frame["zip"].tolist() == codes["zip"]
+    assert frame["store_id"].tolist() == [str(code) for code in codes["store_id"]]
+    assert noted(table, 'zip holds codes such as "00000"')
+    assert noted(table, "store_id holds codes")
+    assert load(columns(code=codes["zip"]), target="code").classes[1] == "00001"
+
+
+def test_a_leading_zero_far_down(load):
+    rows = 100_000
+    digits = "".join(
+        f"{i % 7}.5,{'0200' if i == rows - 5 else 1000 + i % 9},{i % 11}.5\n" for i in range(rows)
     )
+    table = load(f"a,number,b\n{digits}")
+    assert table.kinds == {"a": "number", "number": "text"}
+    assert "0200" in set(everything(table)["number"])
+
+
+def test_a_column_that_changes_its_mind_far_down(load):
+    rows = 200_000
+    lines = (
+        f"{i % 7 if i < rows - 9 else 'n.v.'},{i % 7 if i < rows - 9 else f'x{i}'},"
+        f"{'' if i < rows // 2 else 'word'},{i % 2 == 0 if i < rows - 9 else 'maybe'},{i % 11}.5\n"
+        for i in range(rows)
+    )
+    table = load("odd,late,gap,truth,b\n" + "".join(lines))
+    assert table.kinds == {"odd": "number", "late": "text", "gap": "text", "truth": "text"}
+    frame = everything(table)
+    assert frame["odd"].isna().sum() == 9
+    assert frame["late"][[0, rows - 1]].tolist() == ["0", f"x{rows - 1}"]
+    assert frame["gap"][[0, rows - 1]].tolist() == [None, "word"]
+    assert set(frame["truth"]) == {"True", "False", "maybe"}
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Sales report 2026,,,\n", "Sales report 2026\n\n", '"Sales\nreport 2026"\n',
+        "Sales report 2026,,,\r\nby Anna,,,\r\n,,,\r\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_titles_above_the_header_are_skipped(load, title, separator):
+    plain = pd.DataFrame(columns()).to_csv(index=False, sep=separator)
+    table = load(title.replace(",", separator) + plain)
+    assert noted(table, "above the header, skipped", "report 2026")
+    pd.testing.assert_frame_equal(everything(table), everything(load(plain)))
+
+
+@pytest.mark.parametrize(
+    "content", ["a,\n" + "1,2\n3,4\n" * 20, ",,c\n" + "1,2,3\n4,5,6\n" * 20, "1,2,3\n4,5,6\n" * 20]
+)  # fmt: skip
+def test_a_header_with_gaps_is_no_title(load, content):
+    table = load(content)
+    assert len(everything(table)) >= 39
+    assert not noted(table, "skipped")
+
+
+def test_sentences_are_for_the_text_notebook(load):
+    text = [f"the {i} rooms are all too small" for i in range(ROWS)]
+    table = load(columns(review=text))
+    assert noted(table, "review is left out", "more/text.ipynb")
+    assert noted(load(columns(review=text[:30] * 2)), "review holds sentences", "more/text.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("freq", "said"),
+    [("h", "every hour"), ("D", "every day"), ("B", "every day"), ("7D", "every week"),
+     ("MS", "every month"), ("15min", "every 15 minutes"), ("YS", "every year")],
+)  # fmt: skip
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_time_series_is_for_the_series_notebook(load, freq, said, turn):
+    when = pd.date_range("1990-01-01", periods=ROWS, freq=freq)[::turn]
+    table = load({"when": when, **columns()})
+    assert noted(table, f"when orders the rows, one value {said}", "more/series.ipynb")
+    assert not noted(load({"when": when, **columns()}, target="side"), "series")
+
+
+def test_dates_that_order_nothing_are_no_series(load):
+    days = pd.date_range("1990-01-01", periods=ROWS)
+    draw = np.random.default_rng(0)
+    mixed, twice = draw.permutation(days), days[np.arange(ROWS) // 2]
+    irregular = days[0] + pd.to_timedelta(draw.exponential(1, ROWS).cumsum(), "D")
+    assert not noted(load(columns(a=mixed, b=twice, c=irregular.round("s"))), "series")
 
 
 def test_dates_become_their_parts(load):
@@ -227,13 +464,52 @@ def test_columns_that_say_nothing_are_left_out(load):
     assert noted(table, "empty is left out")
 
 
-def test_headers_become_names(load, capsys):
+def test_columns_keep_their_names(load, capsys):
     text = pd.DataFrame(columns()).to_csv(index=False)
-    text = text.replace("size,age,side,price", "Unit Price ($),size,size,1st price", 1)
+    text = text.replace("size,age,side,price", "unit price (€),size,size,1st price", 1)
     table = load(text, target="1st price")
-    assert table.features == ("Unit_Price", "size", "size_2")
-    assert table.target == "column_1st_price"
+    assert table.features == ("unit price (€)", "size", "size_2")
+    assert table.target == "1st price"
     assert '"size" is size_2' in capsys.readouterr().out
+    assert load(text, target="column_1st_price").target == "1st price"  # as it would be in code
+    text = text.replace("unit price (€),size,size,1st price", "a, , a b, a-b ", 1)
+    table = load(text, target="a-b")
+    assert table.features == ("a", "column_2", "a b")
+    assert table.target == "a-b "
+
+
+def drawn(count: int, seed: int) -> list[str]:
+    """Column names of every kind that a person or a program may give, all different."""
+    draw = random.Random(seed)
+    signs = "abXY01_ .,;:/\\'\"!?$%&()[]{}<>=+-*#@^~|€äß日本é\u0301🎮\t"
+    names = ["".join(draw.choices(signs, k=draw.randint(1, 20))) for _ in range(count)]
+    names += [*keyword.kwlist, "self", "inputs", "args", "kwargs", "training", "name", "values"]
+    names += ["a_b", "A_B", "é", "e\u0301", "unit price (€)", "a/b", "🎮", "long " * 60, "column_3"]
+    names += ["index", "missing", "column", "target", "label", "0", "1.5", "None", "nan", "a$b$c"]
+    names = [name.strip("\t") for name in names]
+    return [name for name in dict.fromkeys(names) if name.strip() and name.lstrip() == name]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_any_name_is_a_column_s_name(load, seed):
+    names, draw = drawn(200, seed), np.random.default_rng(seed)
+    frame = pd.DataFrame(draw.normal(size=(ROWS, len(names))).round(3), columns=names)
+    frame[names[5]] = draw.choice(["x", "y"], ROWS)
+    target = names[7]
+    table = load(frame.to_csv(index=False), target=target)
+    assert table.features == tuple(name for name in names if name != target)
+    assert table.target == target
+    assert list(data.describe(table).index) == [*table.features, target]
+    assert everything(table)[names[-1]].tolist() == frame[names[-1]].tolist()
+    about = schema.instance(table)
+    assert json.loads(json.dumps(about))["required"] == list(table.features)
+    few = dataclasses.replace(table, features=table.features[:30])
+    assert baselines.score(few)["linear"]["mae"] > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plots.look(table).canvas.draw()
+        plots.truth(table, table.test[[target]]).figure.canvas.draw()
+    plt.close("all")
 
 
 def test_a_column_that_repeats_the_target_is_warned_of(load):

@@ -29,7 +29,8 @@ SYMBOLS = r"[$€£¥%]"
 CURRENCY = r"(?:AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|INR|JPY|NOK|PLN|SEK|USD)"
 BEFORE = re.compile(rf"(?m)^({CURRENCY})[ \t]*(?=[-+−(\d])")
 AFTER = re.compile(
-    r"(?m)^([-+−(]*\d[\d.,'’ \u00a0\u202f]*\)?)[ \t]*((?:[^\W\d_]|°)[^\s\d()]{0,9}[23]?)$"
+    r"(?m)^([-+−(]*\d(?:[\d.,'’ \u00a0\u202f]*[\d.])?\)?)[ \t]*"
+    r"((?:[^\W\d_]|°)[^\s\d()]{0,9}[23]?)$"
 )
 STEPS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800,
          "month": 2_629_746, "quarter": 7_889_238, "year": 31_556_952}  # fmt: skip

@@ -62,7 +62,7 @@ def layout(path: Path, source: str, notes: list[str]) -> Layout:
             "separated by a comma, semicolon, tab or |."
         )
     if said := " ".join(cell for row in records[:above] for cell in row if cell.strip()):
-        notes.append(f'above the header, skipped: "{said[:80]}"')
+        notes.append(f'above the header, skipped: "{" ".join(said.split())[:80]}"')
     return Layout(encoding, separator, above, _names(header, notes))
 
 

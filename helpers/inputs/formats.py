@@ -44,7 +44,8 @@ def _read(read, path: Path, source: str, package: str, **how) -> pd.DataFrame:
             "Or save it as CSV."
         ) from error
     except Exception as error:  # each reader has errors of its own
-        raise DataError(f"{source} can't be read: {error}. Save it as CSV.") from error
+        said = str(error).strip().rstrip(".")
+        raise DataError(f"{source} can't be read: {said}. Save it as CSV.") from error
 
 
 def _of_frame(frame: pd.DataFrame, source: str) -> dict[str, Column]:
@@ -64,8 +65,8 @@ def _excel(path: Path, source: str, notes: list[str]) -> tuple[dict[str, Column]
     if not full:
         raise DataError(f"{source} is an empty spreadsheet; expected a header and rows.")
     if len(full) > 1:
-        others = ", ".join(f'"{name}"' for name in list(full)[1:5])
-        notes.append(f'sheet "{next(iter(full))}" is read; {others} are not')
+        first, *others = (f'"{name}"' for name in full)
+        notes.append(f"of {len(full)} sheets {first} is read, not {', '.join(others[:4])}")
     with tempfile.TemporaryDirectory(prefix="data-") as folder:
         plain = Path(folder, "sheet.csv")
         next(iter(full.values())).to_csv(plain, header=False, index=False)

@@ -1,15 +1,19 @@
 """The pictures. A title says what to see, axes carry units, amounts are written for people."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helpers.looks.amounts import IN_UNIT, money
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
+LABEL = 40  # letters of a name
 NAMES = {"mae": "mean absolute error", "log_loss": "log loss", "rmse": "root mean square error"}
 ERRORS = ("mae", "rmse", "mse", "log_loss", "loss")  # the less the better
 CELLS = 20  # up to this many classes, a confusion matrix is written out in numbers
@@ -21,6 +25,7 @@ def look(table) -> Figure:
     A column is cut into groups (its levels, or equal parts of its rows); what it explains is the
     share of the target's variance that lies between the groups. Training rows only.
     """
+    table = _drawable(table)
     target = table.train[table.target]
     shares = pd.Series({name: _explained(table, name) for name in table.features})
     shares = shares.sort_values().tail(GROUPS)
@@ -123,9 +128,11 @@ def answer(answer: pd.DataFrame, seen: pd.Series, *, unit: str = "") -> Axes:
         seen: the target's values in rows whose truth is known, under the target's name.
     """
     axes = plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
-    target, value = seen.name, answer.iloc[0][seen.name]
+    value = answer.iloc[0][seen.name]
+    target = _labels([seen.name])[seen.name]
     if isinstance(value, str):
-        shares = answer.iloc[0].drop(target).astype("float64")
+        value = _labels([value])[value]
+        shares = answer.iloc[0].drop(seen.name).astype("float64")
         shares.index = shares.index.str.removeprefix("probability_")
         shares = shares.sort_values().tail(GROUPS)
         axes.bar_label(axes.barh(shares.index, 100 * shares), fmt="%.0f %%", padding=4)
@@ -148,6 +155,8 @@ def truth(table, scores: pd.DataFrame) -> Axes:
     Args:
         scores: (n, outputs) as `helpers.predict` gives them, indexed like `table.test`.
     """
+    scores = _drawable(table, scores)
+    table = _drawable(table)
     draw = _cloud if table.task == "regression" else _matrix
     return draw(table, table.test.loc[scores.index, table.target], scores[table.target])
 
@@ -227,4 +236,39 @@ def _amounts(name: str, unit: str, axis) -> None:
 
 
 def _title(axes: Axes, text: str) -> None:
-    axes.set_title(text, parse_math=False)  # two dollar signs would make a formula
+    text = text.replace(r"\$", "$")  # no formula here: nothing to escape
+    axes.set_title(text, parse_math=False)
+
+
+def _drawable(table, frame: pd.DataFrame | None = None):
+    """The table under names that can be drawn, also its classes'; or a frame of its columns."""
+    columns = _labels([*table.features, table.target])
+    classes = _labels(table.classes)
+
+    def drawable(frame: pd.DataFrame) -> pd.DataFrame:
+        if table.classes:
+            frame = frame.assign(**{table.target: frame[table.target].map(classes)})
+        return frame.rename(columns=columns)
+
+    if frame is not None:
+        return drawable(frame[[table.target]])
+    about = vars(table) | {"train": drawable(table.train), "test": drawable(table.test)}
+    about |= {"kinds": {columns[name]: kind for name, kind in table.kinds.items()}}
+    about |= {"features": tuple(columns[name] for name in table.features)}
+    about |= {"target": columns[table.target], "classes": tuple(map(classes.get, table.classes))}
+    return SimpleNamespace(**about)
+
+
+def _labels(names) -> dict[str, str]:
+    """Names as they can be drawn: short, in signs that the font has, none of them a formula."""
+    font = get_font(findfont(FontProperties()))
+    labels: dict[str, str] = {}
+    for name in names:
+        text = " ".join("".join(c if font.get_char_index(ord(c)) else "□" for c in part)
+                        for part in str(name).split()) or "□"  # fmt: skip
+        text = text if len(text) <= LABEL else text[: LABEL - 1] + "…"
+        label, copy = text.replace("$", r"\$"), 2
+        while label in labels.values():
+            label, copy = rf"{text} ({copy})".replace("$", r"\$"), copy + 1
+        labels[name] = label
+    return labels

@@ -85,7 +85,7 @@ def new(name: str, source: str, target: str, *, folder: str | Path = ".") -> Pat
 def _look(path: Path, target: str) -> data.Table:
     """The table, or what a part of a large file tells of it."""
     size_bytes = path.stat().st_size
-    if size_bytes <= SAMPLE_BYTES or path.suffix == ".gz":
+    if size_bytes <= SAMPLE_BYTES or path.suffix not in (".csv", ".tsv", ".txt", ".jsonl"):
         return data.load(str(path), target=target)
     with path.open("rb") as file, tempfile.TemporaryDirectory() as folder:
         part = Path(folder, path.name)
