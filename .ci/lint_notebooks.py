@@ -26,6 +26,10 @@ CLOUD = {"CLOUD", "PROJECT", "LOCATION", "BUCKET"}
 NAMES = {  # what outside callers rely on; a notebook may have more
     "00_setup.ipynb": CLOUD,
     "01_prototype.ipynb": {"DATA", "TARGET", "EPOCHS", "BATCH_SIZE", "SEED", "OUTPUT_DIR"},
+    "image.ipynb": {"DATA", "EPOCHS", "BATCH_SIZE", "SEED", "BACKBONE", "WEIGHTS", "OUTPUT_DIR"},
+    "text.ipynb": {"DATA", "TEXT", "TARGET", "EPOCHS", "BATCH_SIZE", "SEED", "OUTPUT_DIR"},
+    "series.ipynb": {"DATA", "TARGET", "HORIZON", "WINDOW", "EPOCHS", "SEED", "OUTPUT_DIR"},
+    "any_model.ipynb": {"EPOCHS", "OUTPUT_DIR"},
     "02_train.ipynb": CLOUD | {"NOTEBOOK", "DATA", "TARGET", "EPOCHS", "MODEL_NAME"},
     "03_deploy.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME"},
     "04_predict.ipynb": CLOUD | {"MODEL_NAME", "ENDPOINT_NAME", "CLEAN_UP"},
@@ -34,7 +38,8 @@ NAMES = {  # what outside callers rely on; a notebook may have more
 }
 METADATA = {"colab", "kernelspec", "language_info"}
 CELL_METADATA = {"tags", "cellView"}
-WITH_TENSORFLOW = GENERATED | {"01_prototype.ipynb", "migrate_tensorflow_cloud.ipynb"}
+PROTOTYPES = {"01_prototype.ipynb", "image.ipynb", "text.ipynb", "series.ipynb", "any_model.ipynb"}
+WITH_TENSORFLOW = GENERATED | PROTOTYPES | {"migrate_tensorflow_cloud.ipynb"}
 
 
 def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
@@ -135,7 +140,7 @@ def _check_code(cell: dict, text: str, name: str) -> Iterator[str]:
     if any(isinstance(node, ast.Try) for node in ast.walk(tree)):
         yield "try: a notebook fails where it fails; check before, or raise"
     if name not in WITH_TENSORFLOW and _imports(text) & {"tensorflow", "keras"}:
-        yield "tensorflow: only 01 imports it"
+        yield "tensorflow: only prototypes import it"
 
 
 def _check_headings(cells: list) -> Iterator[str]:

@@ -53,6 +53,7 @@ _MODULES = {
     "baselines": "learning.baselines",
     "console": "console",
     "data": "inputs.table",
+    "images": "inputs.images",
     "plots": "looks.plots",
     "storage": "cloud.storage",
     "tables": "looks.tables",

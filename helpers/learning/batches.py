@@ -1,5 +1,8 @@
 """Rows as model input, from memory or from disk; an epoch's number alone gives their order."""
 
+import os
+from collections.abc import Callable
+
 import pandas as pd
 import tensorflow as tf
 
@@ -84,6 +87,72 @@ def batches(
     # without it Keras, which runs many steps in one call, takes the end of the rows for a lack
     found = found.apply(tf.data.experimental.assert_cardinality(size))
 
+    return _shared(found, weighted=seed is not None and labelled, labelled=labelled)
+
+
+def of_arrays(
+    x,
+    y=None,
+    *,
+    batch_size: int,
+    seed: int | None = None,
+    start_epoch: int = 0,
+    start_step: int = 0,
+    load: Callable | None = None,
+) -> tf.data.Dataset:
+    """Arrays as model input, in the same orders and shares as `batches` gives rows.
+
+    Args:
+        x: (n, …) array or tensor, or a dict of these.
+        y: (n, …) labels, or None.
+        seed: None gives one pass in order. A number gives epoch after epoch without end; give
+            `steps_per_epoch` to fit.
+        start_epoch, start_step: where training that stopped goes on.
+        load: makes a batch of x what the model takes, such as files' names into pictures; on all
+            cores, beside training.
+    Returns:
+        (x, y) a batch, or x alone. An epoch's last batch holds what is left.
+    """
+    if batch_size < 1:
+        raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
+    labelled = y is not None
+    whole = tf.nest.map_structure(tf.constant, (x, y) if labelled else (x,))
+    rows = int(tf.nest.flatten(whole)[0].shape[0])
+    mix = tf.random.experimental.stateless_shuffle
+
+    def take(index):
+        return tf.nest.map_structure(lambda part: tf.gather(part, index), whole)
+
+    def epoch(number):
+        order = tf.data.Dataset.from_tensors(mix(tf.range(rows), [seed, number]))
+        return order.rebatch(batch_size).map(take)
+
+    if seed is None:
+        found = tf.data.Dataset.from_tensors(tf.range(rows)).rebatch(batch_size).map(take)
+        found = found.apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size)))
+    else:
+        epochs = tf.data.Dataset.counter(start_epoch)
+        found = epochs.flat_map(epoch).skip(start_step)
+    weighted = seed is not None and labelled
+    return _shared(found, weighted=weighted, labelled=labelled, load=load)
+
+
+def _shared(
+    found: tf.data.Dataset, *, weighted: bool, labelled: bool, load: Callable | None = None
+) -> tf.data.Dataset:
+    """Whole batches alone; of several workers each gets its share of every batch's rows."""
+
+    def loaded(dataset: tf.data.Dataset) -> tf.data.Dataset:
+        if load is None:
+            return _beside(dataset if labelled else dataset.map(_first))
+        cores = os.cpu_count() or 1
+        dataset = dataset.map(
+            lambda x, *rest: (load(x), *rest) if labelled else load(x),
+            num_parallel_calls=cores,
+            deterministic=True,
+        )
+        return dataset.prefetch(2)
+
     def share(about) -> tf.data.Dataset:
         workers, place = about.num_input_pipelines, about.input_pipeline_id
 
@@ -91,17 +160,21 @@ def batches(
             total = tf.shape(tf.nest.flatten(batch)[0])[0]
             size = -(-total // workers)
             kept = tf.nest.map_structure(lambda x: x[place * size : (place + 1) * size], batch)
-            if seed is None or not labelled:
-                return kept if labelled else kept[0]
+            if not weighted:
+                return kept
             # a worker's loss is the mean of its own rows, of which the last batch has unlike many
             own = tf.shape(kept[1])[0]
             weight = tf.cast(workers * own, "float32") / tf.cast(total, "float32")
             return (*kept, tf.fill([own], weight))
 
-        return _beside(found.map(mine))
+        return loaded(found.map(mine))
 
     together = several()
-    return together.distribute_datasets_from_function(share) if together else _beside(found)
+    return together.distribute_datasets_from_function(share) if together else loaded(found)
+
+
+def _first(*batch):
+    return batch[0]
 
 
 def _beside(batches: tf.data.Dataset) -> tf.data.Dataset:

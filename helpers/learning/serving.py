@@ -14,23 +14,34 @@ from helpers.inputs.answers import answer_names
 from helpers.inputs.signature import DEFAULT, Signature, Tensor
 
 
+def named_answers(table, found) -> dict[str, tf.Tensor]:
+    """A model's (n, 1) numbers, or (n, classes) probabilities, as clients get them.
+
+    Args:
+        table: what was learned from: its `task`, `target` and `classes` are used, so pictures and
+            texts do as well as a table.
+    Returns:
+        {target: (n,)} of a regression; else {target: the likeliest class, probability_…: (n,)}.
+    """
+    if table.task == "regression":
+        return {table.target: found[:, 0]}
+    best = tf.gather(tf.constant(table.classes), tf.argmax(found, axis=1))
+    shares = tf.unstack(found, len(table.classes), axis=1)
+    return dict(zip(answer_names(table.target, table.classes), [best, *shares], strict=True))
+
+
 def of_table(model: keras.Model, table) -> tuple[tf.Module, dict]:
     """What to save of a model between `encode` and `decode`, and its signatures."""
     names = wire.input_names(table.features)
 
     def serve(**columns):
-        answers = model(columns, training=False)
-        if table.task == "regression":
-            return {table.target: answers[:, 0]}
-        best = tf.gather(tf.constant(table.classes), tf.argmax(answers, axis=1))
-        shares = tf.unstack(answers, len(table.classes), axis=1)
-        return dict(zip(answer_names(table.target, table.classes), [best, *shares], strict=True))
+        return named_answers(table, model(columns, training=False))
 
     def packed(rows):
         inputs = {names[column]: Tensor("float32", (None,)) for column in table.features}
-        answers = model(_unpack(rows, inputs), training=False)
-        answers = answers[:, 0] if table.task == "regression" else answers
-        return {"answers_bytes": tf.io.serialize_tensor(answers)[None]}
+        found = model(_unpack(rows, inputs), training=False)
+        found = found[:, 0] if table.task == "regression" else found
+        return {"answers_bytes": tf.io.serialize_tensor(found)[None]}
 
     spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     signatures = {DEFAULT: tf.function(serve).get_concrete_function(**spec)}

@@ -1,0 +1,294 @@
+"""Pictures in folders, one sub-folder a class: found, looked at one by one, split.
+
+`DATA` is `digits` (scikit-learn's 1,797 scanned ones), a folder or a zip, by path or gs:// address.
+"""
+
+import contextlib
+import re
+import shutil
+import tempfile
+import weakref
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.cloud import environment, folders, storage
+from helpers.cloud.client import Session
+from helpers.errors import DataError, NotFoundError, SettingError, near
+from helpers.inputs import examples as held_out
+from helpers.inputs import held_back
+from helpers.inputs.answers import probability_name
+
+BUILT_IN = ("digits",)
+KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}  # as a file of them begins
+GREY = 16  # pixels a side of the small grey copies that the baseline sees
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
+SYSTEM = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
+EXAMPLE_BYTES = 50_000_000
+LIMIT_BYTES = 20 * 2**30  # unpacked; more is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class Images:
+    """Pictures to learn from and pictures held back; what a plot of a table needs is named alike.
+
+    `train`, `test`: one row a picture: `path` of a file on this machine, `label` (its class), and
+    `place`, its row in `grey`, (n, GREY, GREY) uint8. Files made for this go when this object does.
+    """
+
+    name: str
+    train: pd.DataFrame
+    test: pd.DataFrame
+    classes: tuple[str, ...]
+    grey: np.ndarray
+    notes: tuple[str, ...]
+    built_in: bool
+    target: str = "label"
+    task: str = "multiclass"
+    unit: str = ""
+    noise_mae: float | None = None
+
+
+def load(source: str = "digits", *, seed: int = 0, session: Session | None = None) -> Images:
+    """Find the pictures of each class and hold back a quarter of them.
+
+    Each file is decoded once. One that is no JPEG or PNG, or is damaged, is named and left out.
+
+    Args:
+        source: "digits", or a folder or zip with one sub-folder a class, below which its pictures
+            lie: a path, or a gs:// address.
+        seed: which pictures are held back; classes keep their shares.
+        session: who reads a gs:// address; default: the cloud this process runs in.
+    Raises:
+        DataError: there are no two classes; the message says what was found.
+        NotFoundError: there is no such folder or zip.
+    """
+    notes: list[str] = []
+    with contextlib.ExitStack() as stack:
+        root = _root(_local(source, session, stack), source)
+        files, labels = [], []
+        for folder in _folders(root):
+            found = [file for file in sorted(folder.rglob("*")) if _seen(file, root)]
+            files, labels = files + found, labels + [folder.name] * len(found)
+        frame, grey = _looked_at(root, files, labels, source, notes)
+        classes = tuple(sorted(set(frame["label"]), key=_in_order))
+        _check(classes, frame, source)
+        train, test = held_back.by_class(frame, "label", seed, notes)
+        for note in notes:
+            print(note)
+        built_in = source in BUILT_IN
+        name = source if built_in else re.split(r"[/\\]", source.rstrip("/\\"))[-1].split(".")[0]
+        images = Images(name, train, test, classes, grey, tuple(notes), built_in)
+        weakref.finalize(images, stack.pop_all().close)
+    return images
+
+
+def describe(images: Images) -> pd.DataFrame:
+    """One line a class: how many pictures to learn from and to test, and the sizes of the files."""
+    both = pd.concat([images.train, images.test])
+
+    def sizes(rows: pd.DataFrame) -> str:
+        low, high = rows[["width", "height"]].min(), rows[["width", "height"]].max()
+        small = f"{low['width']} × {low['height']}"
+        return small if low.equals(high) else f"{small} to {high['width']} × {high['height']}"
+
+    lines = {
+        name: {
+            "to learn from": int((images.train["label"] == name).sum()),
+            "to test": int((images.test["label"] == name).sum()),
+            "pixels": sizes(both[both["label"] == name]),
+        }
+        for name in images.classes
+    }
+    return pd.DataFrame(lines).T.rename_axis("class")
+
+
+def examples(images: Images, most: int = 1000) -> tuple[np.ndarray, np.ndarray] | None:
+    """Held-out files as they are, and their classes, to travel with the model.
+
+    Args:
+        most: so many, evenly spaced, as far as they are no more than 50 MB together; 0 gives None.
+    Returns:
+        (n,) bytes and (n,) texts.
+    """
+    sizes = [Path(path).stat().st_size for path in images.test["path"]]
+    most = min(most, int(EXAMPLE_BYTES / max(1, np.mean(sizes or [0]))))
+    if not most or not sizes:
+        return None
+    chosen = images.test.iloc[held_out.choose(len(sizes), most)]
+    files = np.empty(len(chosen), object)
+    files[:] = [Path(path).read_bytes() for path in chosen["path"]]
+    return files, chosen["label"].to_numpy()
+
+
+def write_digits(folder: Path) -> Path:
+    """scikit-learn's scanned digits as PNG files, 8 × 8 grey pixels each, a folder a digit."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    for number, (pixels, digit) in enumerate(zip(bunch.images, bunch.target, strict=True)):
+        file = folder / str(digit) / f"{number:04d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # 17 shades, 0 the paper: ink on white, as one sees it
+        Image.fromarray((255 - pixels * 15.9375).astype("uint8")).save(file)
+    return folder
+
+
+def _local(source: str, session: Session | None, stack: contextlib.ExitStack) -> Path:
+    """The folder or zip on this machine, unpacked; what is made for it goes with the stack."""
+
+    def made() -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="images-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    if source in BUILT_IN:
+        return write_digits(made())
+    if re.match("https?://", source):
+        raise SettingError(
+            f'DATA="{source}": pictures are read from a folder or zip on this machine or in a '
+            "bucket. Download it first."
+        )
+    path = _fetched(source, session, made) if source.startswith("gs://") else _found(source)
+    if path.is_dir():
+        return path
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{source} is one file, and no zip; expected a folder or a zip of it.")
+    folder = made()
+    with zipfile.ZipFile(path) as archive:
+        inside = [entry for entry in archive.infolist() if not SYSTEM.search(entry.filename)]
+        size_bytes = sum(entry.file_size for entry in inside)
+        if size_bytes > LIMIT_BYTES:
+            raise DataError(
+                f"{source} holds {size_bytes / 2**30:,.0f} GiB unpacked; at most "
+                f"{LIMIT_BYTES / 2**30:.0f} are. Unpack it yourself and give the folder."
+            )
+        try:
+            archive.extractall(folder, inside)
+        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise DataError(f"{source} can't be unpacked ({error}). Make the zip again.") from error
+    return folder
+
+
+def _found(source: str) -> Path:
+    for folder in (Path.cwd(), folders.project_root()):
+        if source and (folder / source).exists():
+            return folder / source
+    around = near(source, [*BUILT_IN, *(p.name for p in Path.cwd().iterdir() if p.is_dir())])
+    raise NotFoundError(f'DATA="{source}": no such folder or zip in {Path.cwd()}.{around}')
+
+
+def _fetched(source: str, session: Session | None, made) -> Path:
+    cloud, place = session or environment.from_environment(), made()
+    if source.endswith(".zip"):
+        return storage.download_file(cloud, source, place / "images.zip")
+    storage.download_folder(cloud, source, place)
+    if not any(place.iterdir()):
+        raise NotFoundError(f'DATA="{source}": nothing lies below it. Look at the address.')
+    return place
+
+
+def _root(folder: Path, source: str) -> Path:
+    """The folder whose sub-folders are the classes; a zip often holds one folder that has them."""
+    inside = _folders(folder)
+    while len(inside) == 1 and _folders(inside[0]):
+        folder, inside = inside[0], _folders(inside[0])
+    if not inside:
+        raise DataError(
+            f"{source} has no sub-folders; expected one a class, with its pictures in it."
+        )
+    names = {path.name.lower() for path in inside}
+    if names <= SPLITS and any(_folders(path) for path in inside):
+        raise DataError(
+            f'{source} is split already ("{inside[0].name}" …); expected a sub-folder a class. '
+            f"Give {source.rstrip('/')}/{inside[-1].name}: a quarter of it is held back."
+        )
+    return folder
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not SYSTEM.search(p.name))
+
+
+def _seen(file: Path, root: Path) -> bool:
+    return file.is_file() and not SYSTEM.search(file.relative_to(root).as_posix())
+
+
+def _looked_at(
+    root: Path, files: list[Path], labels: list[str], source: str, notes: list[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """A row each picture that decodes, and its small grey copy."""
+    with ThreadPoolExecutor() as pool:
+        looks = list(pool.map(_look, files))
+    bad = [
+        f"{file.relative_to(root).as_posix()} ({look})"
+        for file, look in zip(files, looks, strict=True)
+        if isinstance(look, str)
+    ]
+    if bad:
+        more = f" and {len(bad) - 6} more" if len(bad) > 6 else ""
+        notes.append(f"{len(bad)} of {len(files)} files left out: {', '.join(bad[:6])}{more}")
+    good = [place for place, look in enumerate(looks) if not isinstance(look, str)]
+    rows = {
+        "path": [str(files[place]) for place in good],
+        "label": [labels[place] for place in good],
+        "width": [looks[place][0] for place in good],
+        "height": [looks[place][1] for place in good],
+        "place": range(len(good)),
+    }
+    names = [files[place].relative_to(root).as_posix() for place in good]
+    if not good:
+        why = f" {notes[-1]}." if notes else ""
+        raise DataError(f"{source} holds no JPEG or PNG file in its sub-folders.{why}")
+    return pd.DataFrame(rows, index=names), np.stack([looks[place][2] for place in good])
+
+
+def _look(file: Path) -> tuple[int, int, np.ndarray] | str:
+    """Width, height and the grey copy of a picture, or what is wrong with it."""
+    from PIL import Image
+
+    with open(file, "rb") as opened:
+        head = opened.read(8)
+    kind = next((kind for start, kind in KINDS.items() if head.startswith(start)), "")
+    if not kind:
+        return "empty" if not head else "no JPEG or PNG"
+    try:
+        with Image.open(file, formats=[kind]) as image:
+            width, height = image.size
+            image.draft("L", (2 * GREY, 2 * GREY))  # a JPEG can be read at a part of its size
+            small = _flat(image).resize((GREY, GREY), Image.Resampling.BOX)
+            return width, height, np.asarray(small)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"damaged: {str(error).splitlines()[0][:80]}"
+
+
+def _flat(image):
+    """Grey, whatever the file's colours are; of 16 bits the upper ones."""
+    if image.mode.startswith("I"):
+        from PIL import Image
+
+        return Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype("uint8"))
+    return image.convert("L")
+
+
+def _check(classes: tuple[str, ...], frame: pd.DataFrame, source: str) -> None:
+    if len(classes) < 2:
+        raise DataError(
+            f'{source} has one class with pictures, "{classes[0]}" ({len(frame)}); expected a '
+            "sub-folder for each of two or more."
+        )
+    names: dict[str, str] = {}
+    for one in classes:
+        other = names.setdefault(probability_name(one), one)
+        if other != one:
+            raise DataError(f'The classes "{other}" and "{one}" differ in signs only; rename one.')
+
+
+def _in_order(name: str) -> list:
+    """Numbers in names by size: class_2 before class_10."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", name)]
