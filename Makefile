@@ -54,6 +54,9 @@ new: setup ## Make a project from a CSV (NAME=churn DATA=path.csv TARGET=churned
 console: setup ## Open the console: jobs, models, endpoints, buckets and costs in the browser
 	@$(BIN)/python -m helpers.console
 
+pictures: setup .venv/.chromium ## Photograph the console after `make run`, for docs/console.md
+	@$(BIN)/python .ci/pictures.py
+
 bench: setup ## Measure against the rivals; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.bench
 
@@ -82,4 +85,4 @@ links: setup ## Write badges and bootstrap cells from pyproject.toml
 notebooks: setup ## Write the generated notebooks (quickstart, snippets)
 	@$(BIN)/python .ci/generate_notebooks.py
 
-.PHONY: help setup run test quick lint new console bench soak stop clean lock test-latest links notebooks
+.PHONY: help setup run test quick lint new console pictures bench soak stop clean lock test-latest links notebooks

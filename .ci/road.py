@@ -15,6 +15,7 @@ ROOT = Path(__file__).absolute().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import helpers  # noqa: E402 - this checkout's own
+from helpers.cloud.console import address  # noqa: E402
 from helpers.errors import HelpersError, SettingError, near  # noqa: E402
 from helpers.looks.report import index  # noqa: E402
 from helpers.notebooks import check_parameters  # noqa: E402
@@ -96,7 +97,8 @@ def main(arguments: list[str]) -> int:
     for name, fact in facts.items():
         print(f"{name:17} {fact}")
     if any(OUTPUTS.glob("*.ipynb")):
-        print(f"Reports           {index(OUTPUTS, facts)}", flush=True)
+        print(f"Reports           {index(OUTPUTS, facts)}")
+        print(f"Console           {address(helpers.connect('local'))}", flush=True)
     if failure:
         print(failure, file=sys.stderr)
     return int(bool(failure))

@@ -197,9 +197,10 @@ def _drawn(answer: dict, values: dict) -> dict:
         bars = [("the model's answer", prediction)]
         bars += [("the truth", truth)] if isinstance(truth, int | float) else []
         most = max(abs(value) for _, value in bars) or 1
-        made |= {"value": amount(float(prediction), unit), "exact": repr(prediction)}
-        made["bars"] = [{"name": name, "wide": round(300 * abs(value) / most, 1),
-                         "text": amount(float(value), unit)} for name, value in bars]  # fmt: skip
+        made |= {"value": amount(float(prediction), unit, 6), "exact": repr(prediction)}
+        for name, value in bars:
+            wide, text = round(300 * abs(value) / most, 1), amount(float(value), unit, 6)
+            made["bars"].append({"name": name, "wide": wide, "text": text})
     elif isinstance(prediction, dict) and target in prediction:
         made |= {"value": str(prediction[target]), "exact": str(prediction[target])}
         for name, value in prediction.items():
