@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [train scale serve bulk resources]
+python -m tests.bench [first train scale serve bulk resources]
 """
 
 import datetime
@@ -14,6 +14,7 @@ import psutil
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PARTS = {
+    "first": "From an empty machine to the first served prediction",
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "scale": "Training on larger tables",
     "serve": "One row a request",
