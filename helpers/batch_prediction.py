@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 import sys
 import tempfile
 import time
@@ -17,9 +16,9 @@ from tqdm import tqdm
 
 from helpers.cloud import storage
 from helpers.cloud.client import Session
-from helpers.cloud.images import LABELS
 from helpers.cloud.jobs import Run, check, create, outcome
 from helpers.cloud.links import console
+from helpers.cloud.names import LABELS, slug
 from helpers.errors import JobError, NotFoundError, SettingError
 from helpers.inputs.table import find_files
 from helpers.prediction import encode_columns
@@ -57,7 +56,7 @@ def batch_predict(
     Source: REST v1 projects.locations.batchPredictionJobs.create
     """
     check(machine_type, labels or {})
-    name = re.sub(r"[^a-z0-9-]", "-", model.name.lower())[:80]
+    name = slug(model.name, 80)
     name = f"batch-{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:6]}"
     base_uri = f"gs://{session.bucket}/batch/{name}"
     machines = {"machineSpec": {"machineType": machine_type}}

@@ -1,14 +1,13 @@
 """Put model versions on an endpoint, share its traffic between them, take them off."""
 
-import uuid
-import zlib
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers.cloud.client import RETRIES, Session, pause
+from helpers.cloud import deployments
+from helpers.cloud.client import Session
 from helpers.cloud.jobs import check
 from helpers.cloud.links import console
-from helpers.cloud.resources import LABELS, missing, named, resource_id, settle
+from helpers.cloud.resources import missing, named
 from helpers.errors import CloudError, NotDeployedError, SettingError
 from helpers.registry import Model, as_model
 
@@ -79,115 +78,68 @@ def deploy(
         raise SettingError(
             f"idle_shutdown_s={idle_shutdown_s}; expected 300 to 28800 seconds, or always_on=True."
         )
-    resource, created = named(session, "endpoints", name), False
-    if resource is None:
-        resource, created = _create_endpoint(session, name)
-    running = resource.get("deployedModels", [])
-    deployed_id = _deployed_id(model, running)
-    split = _split(resource.get("trafficSplit", {}), deployed_id, traffic_percent)
-    if deployed_id in [deployed["id"] for deployed in running]:
-        _set_traffic(session, resource["name"], split)
-        return find_endpoint(session, name)
-    version, pool = "v1", {"minReplicaCount": 1, "maxReplicaCount": 1}
-    if running:
-        _keep_up(session, resource["name"], running)
-    elif not always_on:
-        version, idle = "v1beta1", f"{idle_shutdown_s}s"
-        rest = {"idleScaledownPeriod": idle, "minScaleupPeriod": "300s"}
-        pool |= {"minReplicaCount": 0, "initialReplicaCount": 1, "scaleToZeroSpec": rest}
-        bill = ", and the bill" * (session.cloud == "google")
-        print(f"After {idle_shutdown_s} s without a request its machine stops{bill}.")
-    body = {
-        "deployedModel": {
-            "id": deployed_id,
-            "model": model.resource_name,
-            "displayName": f"{model.name} version {model.version}",
-            "dedicatedResources": {"machineSpec": {"machineType": machine_type}} | pool,
-        },
-        "trafficSplit": {"0" if key == deployed_id else key: value for key, value in split.items()},
-    }
-    print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
-    endpoints = session.collection("endpoints", version)
-    try:
-        request = endpoints.deployModel(endpoint=resource["name"], body=body)
-        started = session.create(
-            request, lambda: _find_deployed(session, resource["name"], deployed_id, model)
-        )
-        session.wait(started, version=version)
-    except CloudError as error:
-        if created and error.status != 401:
-            _delete_if_empty(session, resource["name"])
-        if error.status == 404 and not created and named(session, "endpoints", name) is None:
-            return deploy(  # whoever had made the endpoint failed, and removed it
-                session, model, name=name, machine_type=machine_type,
-                traffic_percent=traffic_percent, idle_shutdown_s=idle_shutdown_s,
-                always_on=always_on,
-            )  # fmt: skip
-        if version == "v1beta1" and error.status in (400, 404, 501) and error.method:
-            raise CloudError(
-                f"Scaling to zero was refused: {error} If that is why, always_on=True does "
-                "without it: the machine then bills until helpers.cleanup.",
-                status=error.status,
-                method=error.method,
-            ) from error
-        raise
+    idle_s = 0 if always_on else idle_shutdown_s
+    while not _put_on(session, name, model, machine_type, traffic_percent, idle_s):
+        continue
     return find_endpoint(session, name)
 
 
-def _create_endpoint(session: Session, name: str) -> tuple[dict, bool]:
-    """The endpoint of that name, and whether this call made it: another notebook may be faster.
-
-    Raises:
-        CloudError: an endpoint of another name has the id of this one.
-    """
-    endpoints, endpoint_id = session.collection("endpoints"), resource_id(name)
-    mark = {"made-in": uuid.uuid4().hex}  # tells this call's endpoint from anybody else's
-    body = {"displayName": name, "labels": LABELS | mark, "dedicatedEndpointEnabled": True}
-    found, attempt = None, 0
-    while found is None:  # None: whoever was faster has it made, or deleted, at this moment
-        made = endpoints.create(parent=session.parent, endpointId=endpoint_id, body=body)
-        operation = session.call(made, repeatable=True, unless=409 if attempt < RETRIES else 0)
-        if operation:
-            session.wait(operation)
-        about = endpoints.get(name=f"{session.parent}/endpoints/{endpoint_id}")
-        found = session.call(about, unless=404)
-        if found is None:
-            pause(attempt)
-            attempt += 1
-    if found["displayName"] != name:
-        raise CloudError(
-            f'Endpoint {endpoint_id} in {session.location} is "{found["displayName"]}" and not '
-            f'"{name}"; it stays as it is. Choose another ENDPOINT_NAME.',
-            status=409,
-        )
-    return found, mark.items() <= found.get("labels", {}).items()
-
-
-def _delete_if_empty(session: Session, endpoint: str) -> None:
-    """Delete an endpoint on which a deployment failed, unless something else is on it by now."""
+def _put_on(
+    session: Session, name: str, model: Model, machine_type: str, percent: int, idle_s: int
+) -> bool:
+    """Put a version on the endpoint of that name; False when whoever had made the endpoint
+    failed meanwhile, and removed it."""
+    resource, created = deployments.open_endpoint(session, name)
+    uri, running = resource["name"], resource.get("deployedModels", [])
+    deployed_id = deployments.deployed_id(model.resource_name, running)
+    split = deployments.share(resource.get("trafficSplit", {}), deployed_id, percent)
+    if deployed_id in [deployed["id"] for deployed in running]:
+        deployments.set_traffic(session, uri, split)
+        return True
+    changed = deployments.keep_up(session, uri) if running else []
+    if changed:
+        bill = ", and bill," * (session.cloud == "google")
+        print(f"Two versions can't scale to zero: both stay up{bill} until cleanup.")
+    rests = idle_s > 0 and not running
+    pool = {"minReplicaCount": 1, "maxReplicaCount": 1}
+    if rests:
+        pool = deployments.at_zero(idle_s)
+        bill = ", and the bill" * (session.cloud == "google")
+        print(f"After {idle_s} s without a request its machine stops{bill}.")
+    print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
+    deployed = {
+        "id": deployed_id,
+        "model": model.resource_name,
+        "displayName": f"{model.name} version {model.version}",
+        "dedicatedResources": {"machineSpec": {"machineType": machine_type}} | pool,
+    }
+    split = {"0" if key == deployed_id else key: value for key, value in split.items()}
     try:
-        session.wait(session.call(session.collection("endpoints").delete(name=endpoint)))
+        deployments.deploy(session, uri, deployed, split, version="v1beta1" if rests else "v1")
     except CloudError as error:
-        if error.status not in (400, 404, 409):  # 400: a model is deployed, or being deployed
-            raise
+        if error.status == 404 and not created and named(session, "endpoints", name) is None:
+            return False
+        if error.status != 401:
+            deployments.let_rest(session, uri, changed)
+            if created:
+                deployments.delete_if_empty(session, uri)
+        if rests and error.status in (400, 404, 501) and error.method:
+            raise _no_rest(error, idle_s) from error
+        raise
+    return True
 
 
-def _keep_up(session: Session, endpoint: str, running: list[dict]) -> None:
-    """Versions that share an endpoint can't scale to zero; end it for the one that may."""
-    endpoints = session.collection("endpoints", "v1beta1")
-    for deployed in running:
-        pool = deployed["dedicatedResources"]
-        if not pool.get("minReplicaCount"):
-            bill = ", and bill," * (session.cloud == "google")
-            print(f"Two versions can't scale to zero: both stay up{bill} until cleanup.")
-            kept = {"machineSpec": pool["machineSpec"], "minReplicaCount": 1}
-            body = {
-                "deployedModel": {"id": deployed["id"], "dedicatedResources": kept},
-                "updateMask": "dedicatedResources.minReplicaCount,"
-                "dedicatedResources.initialReplicaCount,dedicatedResources.scaleToZeroSpec",
-            }
-            request = endpoints.mutateDeployedModel(endpoint=endpoint, body=body)
-            session.wait(session.call(request, repeatable=True), version="v1beta1")
+def _no_rest(error: CloudError, idle_shutdown_s: int) -> CloudError:
+    """A refusal that may be about scaling to zero, which is in preview."""
+    longer = ""
+    if idle_shutdown_s < 3600:
+        longer = "Google's page names 300 s and 3600 s as the least: try idle_shutdown_s=3600. "
+    return CloudError(
+        f"Scaling to zero was refused: {error} {longer}If that is why, always_on=True does "
+        "without it: the machine then bills until helpers.cleanup.",
+        status=error.status,
+        method=error.method,
+    )
 
 
 def find_endpoint(session: Session, name: str) -> Endpoint:
@@ -210,36 +162,6 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
     root = session.endpoint or (f"https://{host}" if host else session.root("aiplatform"))
     url = f"{root}/v1/{resource['name']}"
     return Endpoint(session, name, resource["name"], url, host, traffic, models)
-
-
-def undeploy(session: Session, endpoint: str, body: dict) -> None:
-    """Take a deployed model off an endpoint, with a body of `undeployModel`."""
-    endpoints = session.collection("endpoints")
-
-    def find() -> dict | None:
-        settle(session, "endpoints", endpoint)
-        deployed = session.call(endpoints.get(name=endpoint)).get("deployedModels", [])
-        there = any(one["id"] == body["deployedModelId"] for one in deployed)
-        return None if there else {"done": True}
-
-    session.wait(session.create(endpoints.undeployModel(endpoint=endpoint, body=body), find))
-
-
-def delete_endpoint(session: Session, endpoint: str) -> None:
-    """Undeploy every model of an endpoint, then delete it; done before is fine."""
-    endpoints = session.collection("endpoints")
-    try:
-        resource = session.call(endpoints.get(name=endpoint))
-        left = [deployed["id"] for deployed in resource.get("deployedModels", [])]
-        while left:
-            body = {"deployedModelId": left.pop()}
-            if left:  # only the last one may leave while it has traffic
-                body["trafficSplit"] = dict.fromkeys(left, 0) | {left[0]: 100}
-            undeploy(session, endpoint, body)
-        session.wait(session.call(endpoints.delete(name=endpoint)))
-    except CloudError as error:
-        if error.status != 404:
-            raise
 
 
 def promote(session: Session, model: Model, *, name: str = "") -> Endpoint:
@@ -269,48 +191,5 @@ def _give_all(session: Session, name: str, version: str) -> Endpoint:
     split = {
         d["id"]: 100 if d["modelVersionId"] == version else 0 for d in resource["deployedModels"]
     }
-    _set_traffic(session, resource["name"], split)
+    deployments.set_traffic(session, resource["name"], split)
     return find_endpoint(session, name)
-
-
-def _set_traffic(session: Session, endpoint: str, split: dict[str, int]) -> None:
-    endpoints = session.collection("endpoints")
-    body = {"trafficSplit": split}
-    session.call(endpoints.patch(name=endpoint, updateMask="trafficSplit", body=body))
-
-
-def _split(current: dict[str, int], deployed_id: str, percent: int) -> dict[str, int]:
-    """Scale the others' shares to what is left; always sums to 100."""
-    others = {key: share for key, share in current.items() if key != deployed_id}
-    total, left = sum(others.values()), 100 - percent
-    if not total:
-        return dict.fromkeys(others, 0) | {deployed_id: 100}
-    split = {key: share * left // total for key, share in others.items()}
-    largest = max(split, key=split.get)
-    split[largest] += left - sum(split.values())
-    return split | {deployed_id: percent}
-
-
-def _deployed_id(model: Model, running: list[dict]) -> str:
-    """Chosen from the version, so that a repeated deploy meets itself (1-10 digits)."""
-    number, taken = zlib.crc32(model.resource_name.encode()) % 10**9 + 1, {}
-    for deployed in running:
-        taken[deployed["id"]] = _is_version(deployed, model)
-    while not taken.get(str(number), True):
-        number += 1
-    return str(number)
-
-
-def _is_version(deployed: dict, model: Model) -> bool:
-    name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
-    return name.rsplit("/", 1)[-1] == model.resource_name.rsplit("/", 1)[-1]
-
-
-def _find_deployed(session: Session, endpoint: str, deployed_id: str, model: Model) -> dict | None:
-    """A deployment whose answer was lost, as its operation would give it."""
-    settle(session, "endpoints", endpoint)
-    resource = session.call(session.collection("endpoints").get(name=endpoint))
-    for deployed in resource.get("deployedModels", []):
-        if deployed["id"] == deployed_id and _is_version(deployed, model):
-            return {"done": True}
-    return None

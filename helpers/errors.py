@@ -61,6 +61,7 @@ class CloudError(HelpersError, RuntimeError):
         super().__init__(message)
         self.status = status
         self.method = method
+        self.retry_after = ""  # seconds, where the service named some
 
 
 class LocalCloudError(CloudError): ...

@@ -2,16 +2,14 @@
 
 import base64
 import concurrent.futures
-import itertools
 import json
 import sys
 
 import numpy as np
 import pandas as pd
-from google.auth.exceptions import GoogleAuthError
 from tqdm import tqdm
 
-from helpers.cloud.client import LOST, RETRIED, RETRIES, pause
+from helpers.cloud.client import RETRIED
 from helpers.connection import last
 from helpers.endpoints import Endpoint, find_endpoint
 from helpers.errors import CloudError, NotDeployedError, NotFoundError, SchemaError, near
@@ -110,45 +108,21 @@ def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float =
     Raises:
         CloudError: refused; the server's words are in the message.
     """
-    session = endpoint.session
-    headers = {"Content-Type": "application/json"}
-    if endpoint.host:
-        headers["Host"] = endpoint.host
+    woken = []
+
+    def patience(error: CloudError) -> int:
+        if not (woken or (error.status == 429 and "scale-up from zero" in str(error))):
+            return 0
+        if not woken:
+            print("The endpoint had scaled to zero; its machine starts again (minutes) …")
+            woken.append(error)
+        return WAKING if error.status in {0, *RETRIED} else 0
+
     method = f"aiplatform.projects.locations.endpoints.{verb}"
-    tries = RETRIES
-    for attempt in itertools.count():
-        http = session.http(timeout_s)
-        try:
-            answer, content = http.request(f"{endpoint.url}:{verb}", "POST", body, headers)
-        except LOST as error:
-            session.renew()
-            failure = CloudError(
-                f"{method}: no answer from {endpoint.url} ({error}).", method=method
-            )
-            failure.__cause__, answer = error, {}
-        except GoogleAuthError as error:
-            raise CloudError(
-                f"{method} was not sent: {error}. {session.todo(401)}", status=401, method=method
-            ) from error
-        else:
-            if answer.status == 200:
-                return json.loads(content)
-            words = _said(content)
-            failure = CloudError(
-                f"{method} answered {answer.status}: {words} {session.todo(answer.status, words)}",
-                status=answer.status,
-                method=method,
-            )
-            if answer.status not in RETRIED:
-                break
-            if answer.status == 429 and b"scale-up from zero" in content:
-                if tries != WAKING:
-                    print("The endpoint had scaled to zero; its machine starts again (minutes) …")
-                tries = WAKING
-        if attempt >= tries:
-            break
-        pause(attempt, answer.get("retry-after", ""))
-    raise failure
+    return endpoint.session.post(
+        f"{endpoint.url}:{verb}", body, method=method, timeout_s=timeout_s, host=endpoint.host,
+        patience=patience,
+    )  # fmt: skip
 
 
 def check_columns(schema: dict, frame: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -236,11 +210,3 @@ def _read(schema: dict, outputs, index: pd.Index) -> pd.DataFrame:
     if len(names) == 1:
         return pd.DataFrame({names[0]: np.asarray(outputs, "float64")}, index=index)
     return pd.DataFrame(outputs, index=index)[names]
-
-
-def _said(content: bytes) -> str:
-    try:
-        error = json.loads(content)["error"]
-        return error["message"] if isinstance(error, dict) else str(error)
-    except (ValueError, KeyError, TypeError):
-        return content[:300].decode(errors="replace")

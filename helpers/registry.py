@@ -8,10 +8,10 @@ from html import escape
 
 from helpers.cloud import storage
 from helpers.cloud.client import Session
-from helpers.cloud.images import LABELS, serving_image, serving_version
-from helpers.cloud.jobs import check
+from helpers.cloud.images import serving_image, serving_version
 from helpers.cloud.links import console
-from helpers.cloud.resources import missing, named, resource_id, settle
+from helpers.cloud.names import LABELS, check_labels, resource_id
+from helpers.cloud.resources import missing, named, settle
 from helpers.errors import CloudError, NotFoundError, SettingError, near
 from helpers.looks import model_card
 
@@ -92,7 +92,7 @@ def register(
         raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
     _check_serving(session, artifact_uri)
 
-    check("n1-standard-2", labels or {})
+    check_labels(labels or {})
     models = session.collection("models")
     existing = named(session, "models", name)
     if existing:
@@ -220,12 +220,8 @@ def _uploaded(session: Session, model: str, name: str, artifact_uri: str) -> dic
 
 def _versions(session: Session, model: str) -> list[dict]:
     models = session.collection("models")
-    versions, token = [], None
-    while token != "":
-        answer = session.call(models.listVersions(name=model.split("@")[0], pageToken=token))
-        versions += answer.get("models", [])
-        token = answer.get("nextPageToken", "")
-    return versions
+    request = models.listVersions(name=model.split("@")[0])
+    return list(session.pages(request, models.listVersions_next, "models"))
 
 
 def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:

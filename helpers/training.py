@@ -16,12 +16,11 @@ from helpers.cloud.jobs import (
     elapsed_s,
     follow_epochs,
     job_spec,
-    label,
     machine_spec,
     outcome,
 )  # fmt: skip
 from helpers.cloud.links import console
-from helpers.cloud.resources import LABELS
+from helpers.cloud.names import LABELS, slug
 from helpers.errors import JobError, NotFoundError, near
 
 _WHILE = {
@@ -142,8 +141,8 @@ def train(
     more = [staged.pool | {"replicaCount": str(workers)}] if workers else []
     job = submit(
         session, [staged.pool, *more], display_name=staged.display_name, base_uri=staged.base_uri,
-        spot=spot, timeout_s=timeout_s, labels=labels | {"notebook": label(work.file.name)},
-        service_account=service_account,
+        spot=spot, timeout_s=timeout_s, service_account=service_account,
+        labels=labels | {"notebook": slug(work.file.name, also="_")},
     )  # fmt: skip
     return job.wait() if wait else job
 

@@ -15,7 +15,7 @@ from helpers.cloud import storage
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import Run, check, create, job_spec, machine_spec, outcome
 from helpers.cloud.links import console
-from helpers.cloud.resources import LABELS
+from helpers.cloud.names import LABELS
 from helpers.errors import JobError, NotFoundError, SettingError, near
 from helpers.inputs.metrics import reported
 

@@ -362,7 +362,7 @@ def test_a_sign_in_that_ends_in_the_middle_of_a_wait(google, answers, tmp_path):
     job = helpers.train(google, str(slow), wait=False)
     until(lambda: job.state == "RUNNING")
     answers["."] = RefreshError("invalid_grant: Token has been expired or revoked.")
-    with pytest.raises(CloudError, match=r"expired or revoked.*signed in no more.*again") as caught:
+    with pytest.raises(CloudError, match=r"expired or revoked.*sign-in has ended.*again") as caught:
         job.wait()
     assert caught.value.status == 401
     answers.clear()
@@ -375,10 +375,10 @@ def test_a_sign_in_that_ends_while_an_endpoint_starts(google, answers, trained, 
     """What was under way is found again: the same call ends what it began."""
     made = model(google, trained)
     answers["GET .*/operations/"] = RefreshError("invalid_grant")
-    with pytest.raises(CloudError, match="signed in no more"):
+    with pytest.raises(CloudError, match="sign-in has ended"):
         helpers.deploy(google, made)
     answers.clear()
     assert helpers.deploy(google, made).traffic == {"1": 100}
     answers[":rawPredict"] = RefreshError("invalid_grant")
-    with pytest.raises(CloudError, match="signed in no more"):
+    with pytest.raises(CloudError, match="sign-in has ended"):
         helpers.predict(helpers.find_endpoint(google, "prices"), ROWS)

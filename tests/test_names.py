@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import helpers
 from helpers import storage
-from helpers.cloud import resources
+from helpers.cloud.names import resource_id
 from helpers.errors import CloudError, NotFoundError, SettingError
 from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
@@ -118,7 +118,7 @@ def unserved(session) -> "helpers.registry.Model":
 
 @given(pairs())
 def test_unlike_names_have_unlike_ids(pair):
-    first, second = map(resources.resource_id, pair)
+    first, second = map(resource_id, pair)
     assert first != second
     for made in (first, second):
         assert len(made) <= 63
@@ -179,7 +179,7 @@ def test_what_has_its_id_from_before_is_found_by_its_name(session):
 
 
 def test_an_endpoint_that_has_our_id_but_another_name_is_not_taken(session):
-    made_endpoint(session, "a stranger's", resources.resource_id("prices"))
+    made_endpoint(session, "a stranger's", resource_id("prices"))
     before = all_of(session, "endpoints")
     with pytest.raises(CloudError, match='is "a stranger\'s" and not "prices"'):
         helpers.deploy(session, unserved(session), name="prices", always_on=True)
@@ -233,7 +233,7 @@ def test_who_made_the_endpoint_does_not_remove_what_another_put_on_it(session, o
 def test_an_endpoint_that_its_maker_removes_meanwhile_is_made_anew(session, on_request, trained):
     uri = storage.upload_folder(session, trained / "model", f"gs://{session.bucket}/made/model")
     good = helpers.register(session, uri, name="good")
-    theirs = made_endpoint(session, "both", resources.resource_id("both"))
+    theirs = made_endpoint(session, "both", resource_id("both"))
     on_request[":deployModel"] = lambda: (
         session.wait(session.call(session.collection("endpoints").delete(name=theirs["name"])))
         and None

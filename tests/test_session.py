@@ -18,7 +18,8 @@ from google.oauth2.credentials import Credentials
 
 import helpers
 from helpers.cloud.client import Session
-from helpers.cloud.links import CONSOLE, console
+from helpers.cloud.links import console
+from helpers.cloud.pages import CONSOLE
 from helpers.errors import CloudError, LocalCloudError, SettingError
 
 

@@ -175,7 +175,7 @@ ANY = {"effectiveLimit": "42"}
         ("n1-standard-64", "cpus", quota(ANY), "missing", "At most 42 of 64"),
         ("n2-highmem-16", "n2_cpus", quota({"effectiveLimit": "-1"}), "there", ""),
         ("a2-highgpu-1g", "a2_cpus", quota(), "look up", "look up custom_model_training_a2_cpus"),
-        ("n1-standard-4", "cpus", (403, {"error": {"message": "no"}}), "look up", "/quotas/"),
+        ("n1-standard-4", "cpus", (403, {"error": {"message": "no"}}), "look up", "/quotas"),
     ],
 )
 def test_the_quota_of_a_machine(cloud, answers, capsys, machine_type, name, answer, state, todo):

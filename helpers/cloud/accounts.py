@@ -5,25 +5,12 @@ used. There is never a key: machines get their identity from Google, people sign
 """
 
 from helpers.cloud.client import Session
+from helpers.cloud.names import DISTRIBUTION
+from helpers.cloud.roles import ACCOUNTS, CALLER, least
 from helpers.errors import CloudError, SettingError
 
 RUN_AS, BUILD_AS = "notebook-jobs", "notebook-builds"
 WHY = {RUN_AS: "jobs run as it", BUILD_AS: "images are built as it"}
-# Where an account has which role. Source: cloud.google.com/iam/docs/roles-permissions
-ROLES = {
-    "project": {RUN_AS: "roles/logging.logWriter", BUILD_AS: "roles/logging.logWriter"},
-    "bucket": {RUN_AS: "roles/storage.objectUser", BUILD_AS: "roles/storage.objectViewer"},
-    "repository": {
-        RUN_AS: "roles/artifactregistry.reader",
-        BUILD_AS: "roles/artifactregistry.writer",
-    },
-}
-# What a person needs every day, and the least role that has it; a job needs none of these.
-CALLER = {
-    "aiplatform.customJobs.create": "roles/aiplatform.user",
-    "cloudbuild.builds.create": "roles/cloudbuild.builds.editor",
-    "logging.logEntries.list": "roles/logging.viewer",
-}
 
 
 def email(session: Session, account: str) -> str:
@@ -60,11 +47,32 @@ def find(session: Session, account: str) -> str:
     return found["email"]
 
 
-class Policy:
-    """The roles that both accounts need on one resource, beside what its policy holds already."""
+def create(session: Session, account: str) -> None:
+    """Make one of the two accounts."""
+    accounts = session.service("iam").projects().serviceAccounts()
+    body = {"accountId": account, "serviceAccount": {"displayName": WHY[account]}}
+    made = accounts.create(name=f"projects/{session.project}", body=body)
+    session.call(made, repeatable=True)
 
-    def __init__(self, session: Session, kind: str, collection, resource: str):
+
+class Policy:
+    """The roles that both accounts need on one resource, beside what its policy holds already.
+
+    `kind` is "project", "bucket" or "repository".
+    """
+
+    def __init__(self, session: Session, kind: str):
         self.session, self.kind = session, kind
+        collection, resource = {
+            "project": (
+                session.service("cloudresourcemanager").projects(), f"projects/{session.project}"
+            ),
+            "bucket": (session.service("storage").buckets(), session.bucket),
+            "repository": (
+                session.service("artifactregistry").projects().locations().repositories(),
+                f"{session.parent}/repositories/{DISTRIBUTION}",
+            ),
+        }[kind]  # fmt: skip
         key, version = "bucket" if kind == "bucket" else "resource", 3  # older hides conditions
         asked = {
             "project": {"body": {"options": {"requestedPolicyVersion": version}}},
@@ -85,7 +93,7 @@ class Policy:
         }  # fmt: skip
         wanted = {
             (role, f"serviceAccount:{email(self.session, account)}")
-            for account, role in ROLES[self.kind].items()
+            for account, role in zip(WHY, ACCOUNTS[self.kind], strict=True)
         }
         return policy, [{"role": r, "members": [member]} for r, member in sorted(wanted - held)]
 
@@ -111,7 +119,7 @@ def granted(session: Session, permission: str) -> bool:
 
 def caller_lacks(session: Session) -> list[str]:
     """What an administrator must grant the caller, as commands."""
-    todo = [ask(session, role) for what, role in CALLER.items() if not granted(session, what)]
+    todo = [ask(session, least(what)) for what in CALLER if not granted(session, what)]
     accounts = session.service("iam").projects().serviceAccounts()
     body = {"permissions": ["iam.serviceAccounts.actAs"]}
     for account in WHY:
@@ -119,7 +127,7 @@ def caller_lacks(session: Session) -> list[str]:
         test = accounts.testIamPermissions(resource=name(session, account), body=body)
         if there and not session.call(test, repeatable=True).get("permissions"):
             on = f"iam service-accounts add-iam-policy-binding {there} --project={session.project}"
-            todo.append(ask(session, "roles/iam.serviceAccountUser", on))
+            todo.append(ask(session, least("iam.serviceAccounts.actAs"), on))
     test = (
         session.service("storage")
         .buckets()
@@ -133,7 +141,7 @@ def caller_lacks(session: Session) -> list[str]:
         mine = error.status == 404  # whoever makes it may fill it
     if not mine:
         on = f"storage buckets add-iam-policy-binding gs://{session.bucket}"
-        todo.append(ask(session, "roles/storage.objectUser", on))
+        todo.append(ask(session, least("storage.objects.create"), on))
     return todo
 
 

@@ -1,7 +1,7 @@
 """The bucket that holds everything: made closed to the public, kept tidy."""
 
 from helpers.cloud.client import Session
-from helpers.cloud.resources import LABELS
+from helpers.cloud.names import LABELS
 from helpers.errors import SettingError
 
 CLOSED = {"uniformBucketLevelAccess": {"enabled": True}, "publicAccessPrevention": "enforced"}

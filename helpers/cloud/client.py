@@ -136,7 +136,7 @@ class Session:
         again = request.method != "POST" if repeatable is None else repeatable
         if not again:
             self.renew()  # a connection kept too long may be dead, and this goes out only once
-        tries = RETRIES + 1 if again else 1
+        tries = 0 if again else 1
         try:
             return self.attempt(lambda: request.execute(http=self.http()), request, tries=tries)
         except CloudError as error:
@@ -150,43 +150,74 @@ class Session:
         Raises:
             CloudError: the service refused, or `tries` (default: about a minute) were used up.
         """
-        tries = tries or RETRIES + 1
-        for attempt in range(tries):
+
+        def told() -> Any:
             try:
                 return step()
             except HttpError as error:
-                failure = self.refusal(error, request)
-                if not _passing(failure):
-                    raise failure from error
-                cause, retry_after = error, error.resp.get("retry-after", "")
+                text = error.reason or error.content.decode(errors="replace")[:500]
+                address = request.uri.split("?")[0]
+                method, after = request.methodId, error.resp.get("retry-after", "")
+                raise self.refusal(method, error.status_code, text, address, after) from error
             except LOST as error:
-                self.renew()
-                host = urlsplit(request.uri).netloc
-                failure = CloudError(
-                    f"{request.methodId}: no answer from {host} ({error}). "
-                    + self.todo(0, str(error)),
-                    method=request.methodId,
-                )
-                cause, retry_after = error, ""
-                if isinstance(error, NOBODY) and attempt >= 5:
-                    break
+                raise self.lost(request.methodId, urlsplit(request.uri).netloc, error) from error
             except GoogleAuthError as error:
-                raise CloudError(
-                    f"{request.methodId} was not sent: {error}. {self.todo(401)}",
-                    status=401,
-                    method=request.methodId,
-                ) from error
-            if attempt < tries - 1:
-                pause(attempt, retry_after)
-        raise failure from cause
+                raise self.signed_out(request.methodId, error) from error
 
-    def refusal(self, error: HttpError, request) -> CloudError:
+        return retry(told, tries=tries)
+
+    def post(
+        self, url: str, body: str | bytes, *, method: str, timeout_s: float, host: str = "",
+        patience: Callable[[CloudError], int] = lambda error: 0,
+    ) -> dict:  # fmt: skip
+        """POST a body as it is, and give the answer's JSON; for what no service's client sends.
+
+        Args:
+            method: its name in the API, for messages.
+            host: the header of that name, where it is not the address's own.
+            patience: see `retry`.
+        Raises:
+            CloudError: refused, or not answered; the server's own words are in the message.
+        """
+        headers = {"Content-Type": "application/json"} | ({"Host": host} if host else {})
+
+        def send() -> dict:
+            try:
+                answer, content = self.http(timeout_s).request(url, "POST", body, headers)
+            except LOST as error:
+                raise self.lost(method, url, error) from error
+            except GoogleAuthError as error:
+                raise self.signed_out(method, error) from error
+            if answer.status == 200:
+                return json.loads(content)
+            after = answer.get("retry-after", "")
+            raise self.refusal(method, answer.status, _said(content), url, after)
+
+        return retry(send, patience=patience)
+
+    def refusal(
+        self, method: str, status: int, text: str, address: str, retry_after: str = ""
+    ) -> CloudError:
         """The service's own words, the method, the resource, and what to do about it."""
-        status, address = error.status_code, request.uri.split("?")[0]
-        text = error.reason or error.content.decode(errors="replace")[:500]
-        said = f"{request.methodId} answered {status}: {text} ({address}) "
-        said += self.todo(status, text)
-        return CloudError(said, status=status, method=request.methodId)
+        failure = CloudError(
+            f"{method} answered {status}: {text} ({address}) {self.todo(status, text)}",
+            status=status,
+            method=method,
+        )
+        failure.retry_after = retry_after
+        return failure
+
+    def lost(self, method: str, address: str, error: Exception) -> CloudError:
+        """No answer came; the next try connects anew."""
+        self.renew()
+        todo = self.todo(0, str(error))
+        return CloudError(f"{method}: no answer from {address} ({error}). {todo}", method=method)
+
+    def signed_out(self, method: str, error: Exception) -> CloudError:
+        """The request did not leave: nobody is signed in any more."""
+        return CloudError(
+            f"{method} was not sent: {error}. {self.todo(401)}", status=401, method=method
+        )
 
     def todo(self, status: int, text: str = "") -> str:
         """What a person does about a refusal; "" when Google's own words must do."""
@@ -199,21 +230,15 @@ class Session:
             find: looks for what the request makes; asked before every further try, and when it
                 is said to be there: an earlier call, interrupted, may have made it.
         """
-        for attempt in itertools.count():
-            try:
-                return self.call(request, repeatable=False)
-            except CloudError as error:
-                # 409 and nothing there: somebody else began to make it and did not end it
-                again = attempt < (3 if error.status == 409 else RETRIES)
-                if not _passing(error) and error.status != 409:
-                    raise
-                refusal = error
-            pause(attempt)
-            found = find()
-            if found is not None:
-                return found
-            if not again:
-                raise refusal
+        tried = []
+
+        def step() -> dict:
+            found = find() if tried else None
+            tried.append(request)
+            return self.call(request, repeatable=False) if found is None else found
+
+        # 409 and nothing there: somebody else began to make it and did not end it.
+        return retry(step, patience=lambda error: 4 if error.status == 409 else 0)
 
     def renew(self) -> None:
         """Close this thread's connection; the next call makes another."""
@@ -246,19 +271,49 @@ class Session:
             "resourceNames": [f"projects/{self.project}"], "filter": chosen,
             "orderBy": "timestamp asc", "pageSize": 1000,
         }  # fmt: skip
-        while "pageToken" not in body or body["pageToken"]:
-            answer = self.call(self.service("logging").entries().list(body=body), repeatable=True)
-            yield from answer.get("entries", [])
-            body["pageToken"] = answer.get("nextPageToken", "")
+        entries = self.service("logging").entries()
+        yield from self.pages(entries.list(body=body), entries.list_next, "entries")
 
     def list(self, collection, key: str, **arguments) -> list[dict]:
         """Every item of a paged list call."""
-        items, request = [], collection.list(**arguments)
+        return list(self.pages(collection.list(**arguments), collection.list_next, key))
+
+    def pages(self, request, following: Callable, key: str) -> Iterator[dict]:
+        """Every item of a paged request, page by page.
+
+        Args:
+            following: makes the request of the next page from a request and its answer.
+        """
         while request is not None:
             answer = self.call(request, repeatable=True)
-            items += answer.get(key, [])
-            request = collection.list_next(request, answer)
-        return items
+            yield from answer.get(key, [])
+            request = following(request, answer)
+
+
+def retry(
+    step: Callable[[], Any],
+    *,
+    tries: int = 0,
+    patience: Callable[[CloudError], int] = lambda error: 0,
+) -> Any:
+    """Run a step until it meets no failure that may pass: the only rule of this package for it.
+
+    Args:
+        tries: how often at most; 0 is RETRIES and one, about a minute.
+        patience: how often at most after a failure of a kind of its own, 0 where it is of none.
+    Raises:
+        CloudError: the last failure.
+    """
+    for attempt in itertools.count(1):
+        try:
+            return step()
+        except CloudError as error:
+            most = patience(error) or (_passing(error) and (tries or RETRIES + 1))
+            most = min(most, 6) if isinstance(error.__cause__, NOBODY) else most
+            if attempt >= most:
+                raise
+            failure = error
+        pause(attempt - 1, failure.retry_after)
 
 
 def _bare(schema: dict) -> dict:
@@ -278,3 +333,12 @@ def pause(attempt: int, retry_after: str = "") -> None:
 def _passing(failure: CloudError) -> bool:
     """Whether asking again may help."""
     return failure.status in {0, *RETRIED} and LASTING not in str(failure)
+
+
+def _said(content: bytes) -> str:
+    """What a refusal says: Google's JSON, a model server's, or plain text."""
+    try:
+        error = json.loads(content)["error"]
+        return error["message"] if isinstance(error, dict) else str(error)
+    except (ValueError, KeyError, TypeError):
+        return content[:300].decode(errors="replace")

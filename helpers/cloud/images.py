@@ -18,11 +18,10 @@ from packaging.requirements import Requirement
 from helpers.cloud import accounts, buckets, storage
 from helpers.cloud.client import Session
 from helpers.cloud.folders import PACKAGE
-from helpers.cloud.resources import LABELS, is_ours
+from helpers.cloud.names import DISTRIBUTION, LABELS, is_ours
 from helpers.errors import CloudError, SettingError
 
-REPOSITORY = "colab-to-cloud"
-DISTRIBUTION = "colab-to-cloud"
+REPOSITORY = DISTRIBUTION
 UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 
 # The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from helpers.cloud import accounts
 from helpers.cloud.client import Session
+from helpers.cloud.names import check_labels
 from helpers.cloud.resources import of_name
 from helpers.errors import SettingError
 
@@ -20,7 +21,6 @@ ENDED = {
     "JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED", "JOB_STATE_EXPIRED",
     "JOB_STATE_PARTIALLY_SUCCEEDED",
 }  # fmt: skip
-LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -144,11 +144,6 @@ def job_spec(
     return specification | ({"serviceAccount": account} if account else {})
 
 
-def label(text: str) -> str:
-    """A text as the value of a label."""
-    return re.sub(r"[^a-z0-9_-]", "-", text.lower())[:63]
-
-
 def check(
     machine_type: str, labels: dict[str, str], *, workers: int = 0, timeout_s: int = 60
 ) -> None:
@@ -159,9 +154,4 @@ def check(
         raise SettingError(f"workers={workers}; expected 0 (one machine) or more.")
     if timeout_s < 60:
         raise SettingError(f"timeout_s={timeout_s}; expected at least 60 seconds.")
-    for key, value in labels.items():
-        if not (re.match("[a-z]", key) and LABEL.fullmatch(key) and LABEL.fullmatch(str(value))):
-            raise SettingError(
-                f'Label {key}="{value}" is not usable; expected at most 63 of a-z 0-9 _ - '
-                "(a key starts with a letter)."
-            )
+    check_labels(labels)

@@ -1,29 +1,13 @@
 """Models, endpoints and jobs by display name, and whose they are.
 
-A display name belongs to whoever gives it; an id made from it carries a hash of all of it, so that
-names which differ only in what an id can't hold never meet. A 409 proves nothing about an owner.
+A display name belongs to whoever gives it; an id proves nothing about an owner, and a 409 neither.
 """
 
-import hashlib
 import re
 
 from helpers.cloud.client import Session
+from helpers.cloud.names import is_ours, resource_id
 from helpers.errors import CloudError, NotFoundError, near
-
-LABELS = {"made-by": "colab-to-cloud"}
-
-
-def is_ours(resource: dict) -> bool:
-    """Whether this package made it, here or in another notebook."""
-    return LABELS.items() <= resource.get("labels", {}).items()
-
-
-def resource_id(name: str) -> str:
-    """A display name as a resource id: at most 63 of a-z 0-9 -, a letter first; unlike names have
-    unlike ids."""
-    text = re.sub(r"[^a-z0-9-]", "-", name.lower())
-    text = text if text[:1].isalpha() else f"m-{text}"
-    return f"{text[:52].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 def of_name(session: Session, kind: str, name: str) -> list[dict]:

@@ -3,9 +3,9 @@
 import datetime
 import hashlib
 import json
-import re
 
 from helpers.cloud import storage
+from helpers.cloud.names import slug
 from helpers.errors import NotFoundError
 from helpers.looks.amounts import IN_UNIT, amount
 
@@ -41,7 +41,7 @@ def write(session, artifact_uri: str) -> tuple[str, dict[str, str]]:
     storage.write_bytes(session, ("\n\n".join(parts) + "\n").encode(), f"{base}/card.md")
     best = ", ".join(f"{name} {value:.4g}" for name, value in rivals["this model"].items())
     labels = {"target": target, "data": data} | ({"task": task} if task else {})
-    labels = {key: re.sub(r"[^a-z0-9_-]", "-", v.lower())[:63] for key, v in labels.items()}
+    labels = {key: slug(v, also="_") for key, v in labels.items()}
     return f"Predicts {target} from {data}. {best}".strip(), labels
 
 

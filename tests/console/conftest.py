@@ -20,7 +20,7 @@ import pytest
 import helpers
 from helpers import storage
 from helpers.cloud import console, jobs
-from helpers.cloud.images import LABELS
+from helpers.cloud.names import LABELS
 from tests.browser import open_browser
 
 NASTY = "<script>document.title='ran'</script>\"'><img src=x onerror=alert(1)>"
