@@ -54,7 +54,9 @@ def test_a_new_project_passes_its_test_at_once(source, tmp_path, capsys):
         assert {key: form[key] for key in form.keys() & wanted} == {
             key: wanted[key] for key in form.keys() & wanted
         }
-        assert "Open In Colab" not in nbformat.writes(nbformat.read(folder / "notebooks" / name, 4))
+        assert "colab.research" not in nbformat.writes(
+            nbformat.read(folder / "notebooks" / name, 4)
+        )
     files = {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
     assert "make test" in files["notebooks.yml"]
     assert "@v0.1.0" in files["requirements.txt"]

@@ -78,7 +78,7 @@ def _about(notebook, name: str) -> dict:
         if cell.cell_type != "code":
             continue
         if "parameters" in _tags(cell):
-            defaults = dict(re.findall(r"(?m)^(\w+) = (.+?)(?=  # @param|$)", cell.source))
+            defaults = dict(re.findall(r"(?m)^(\w+) = (.+?)(?=  # |$)", cell.source))
         seconds = cell.metadata.get("papermill", {}).get("duration") or 0.0
         about = {"anchor": f"cell-{position}", "heading": heading, "seconds": seconds}
         about |= {"number": cell.execution_count, "failed": False}

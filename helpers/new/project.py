@@ -95,11 +95,11 @@ def _look(path: Path, target: str) -> data.Table:
 
 
 def _set(notebook: nbformat.NotebookNode, values: dict[str, str]) -> str:
-    """A notebook's JSON with these defaults in its form, and without the badge of another file."""
+    """A notebook's JSON with these defaults in its form, without links to pages of other files."""
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
             for key, value in values.items():
-                line = rf"(?m)^{key} = .*?(?=  # @param)"
+                line = rf"(?m)^{key} = .*?(?=  # )"
                 cell.source = re.sub(
                     line,
                     lambda _, k=key, v=value: f"{k} = {json.dumps(v, ensure_ascii=False)}",
@@ -107,4 +107,5 @@ def _set(notebook: nbformat.NotebookNode, values: dict[str, str]) -> str:
                 )
         elif cell.cell_type == "markdown":
             cell.source = re.sub(r"\[!\[Open In Colab\]\([^)]*\)\]\([^)]*\)\n*", "", cell.source)
+            cell.source = re.sub(r"\[(`\w+\.ipynb`)\]\([^)]*\)", r"\1", cell.source)
     return nbformat.writes(notebook) + "\n"
