@@ -9,7 +9,7 @@ import nbformat
 from helpers.cells import kernel, leaks
 from helpers.cells import parameters as cells
 from helpers.cells.notebook_file import NotebookFile, find_notebook, sha256
-from helpers.cells.parameters import check_parameters, read_parameters
+from helpers.cells.parameters import check_parameters
 from helpers.cloud import storage
 from helpers.cloud.client import Session
 from helpers.errors import NotebookError, SettingError
@@ -18,6 +18,17 @@ __all__ = [
     "NotebookFile", "check_parameters", "find_notebook", "read_parameters", "run_notebook",
     "save_notebook", "scan_secrets",
 ]  # fmt: skip
+
+
+def read_parameters(path: str | Path, session: Session | None = None) -> dict:
+    """Names and default values of a notebook's parameters cell; {} when it has none.
+
+    A name whose value is computed is not among them: it can't be set.
+
+    Args:
+        path: a path, a gs:// address (needs `session`) or a template's name.
+    """
+    return cells.read_parameters(find_notebook(path, session).path)
 
 
 def run_notebook(

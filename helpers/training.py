@@ -49,8 +49,11 @@ class Job(Run):
 
     @property
     def metrics(self) -> dict:
-        """What the notebook measured (its metrics.json)."""
-        return json.loads(storage.read_bytes(self.session, f"{self.base_uri}/metrics.json"))
+        """What the notebook measured (its metrics.json); {} when it wrote none."""
+        try:
+            return json.loads(storage.read_bytes(self.session, f"{self.base_uri}/metrics.json"))
+        except NotFoundError:
+            return {}
 
     @property
     def left(self) -> str:

@@ -114,8 +114,11 @@ def rivals(
     return axes
 
 
-def measured(metrics: dict) -> Axes:
-    """`rivals` of a metrics.json, as a job leaves it (`job.metrics`)."""
+def measured(metrics: dict) -> Axes | None:
+    """`rivals` of a metrics.json, as a job leaves it (`job.metrics`); says so where it has none."""
+    if not metrics.get("metrics"):
+        print("The notebook measured nothing: helpers.metrics(accuracy=…) writes metrics.json.")
+        return None
     about = {"unit": metrics.get("unit", ""), "limit": metrics.get("noise_mae")}
     return rivals(metrics.get("baselines", {}), metrics["metrics"], **about)
 
