@@ -40,7 +40,6 @@ from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, HelpersError, NotebookError
 from helpers.inside import left
-from helpers.inside.metric import report_metric
 from helpers.looks.report import html_report
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
@@ -102,6 +101,8 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
     if asked.metric and _is_chief() and not failure and not stopped.is_set():
+        from helpers.inside.metric import report_metric  # brings pandas, which others do without
+
         found = left.collect(output, work, before).get("metrics.json", output / "metrics.json")
         failure = report_metric(asked.metric, found)
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
