@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 import helpers
 from helpers import storage
 from helpers.errors import JobError
+from helpers.inputs import signature
 from helpers.inside import left
 
 
@@ -70,6 +71,16 @@ def test_what_is_no_model_is_said(tmp_path):
     found = left.with_model(files(tmp_path), tmp_path / "scratch", convert=True)
     assert found.said.startswith("Left no model to serve: model/1 is not a SavedModel")
     assert found.files == files(tmp_path)
+
+
+def test_a_model_without_signatures_is_named(tmp_path):
+    made = type(signature.message("SavedModel", b""))()
+    made.meta_graphs.add().about.tags.append("serve")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(made.SerializeToString())
+    found = left.with_model(files(tmp_path), tmp_path / "scratch", convert=True)
+    assert found.said.startswith("Left no model to serve: saved has no signatures")
+    assert "helpers.export(model)" in found.said
 
 
 def test_only_what_is_new_in_the_working_directory_is_left(tmp_path):

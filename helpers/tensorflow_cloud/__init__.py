@@ -25,7 +25,7 @@ from helpers.cloud.jobs import check, machine_spec, new_name
 from helpers.connection import connect, last
 from helpers.errors import SettingError
 from helpers.tensorflow_cloud.package import pack_code
-from helpers.training import submit
+from helpers.training import Job, submit
 
 TIMEOUT_S = 3600  # `run` has no argument for it: set helpers.tensorflow_cloud.TIMEOUT_S
 LIBRARY = {"AcceleratorType", "COMMON_MACHINE_CONFIGS", "DockerConfig", "MachineConfig"}
@@ -71,8 +71,8 @@ def run(
 ) -> dict[str, str] | None:
     """Train a script or notebook as a custom job; tensorflow-cloud 0.1.16's arguments.
 
-    What the script leaves in the folder that the environment variable OUTPUT_DIR names goes to
-    the job's folder in the bucket: `model/`, `checkpoints/`, `logs/`, `metrics.json`.
+    What the script leaves in the folder that the environment variable OUTPUT_DIR names, or in its
+    working directory, goes to the job's folder in the bucket; its model is in `model/1/` there.
 
     Args:
         entry_point: a .py or .ipynb file, packed with its folder, or a notebook in the bucket
@@ -95,49 +95,65 @@ def run(
     if remote():
         return None
     docker = {} if docker_config in (None, "auto") else vars(docker_config)
-    chief, worker = _machine(chief_config), _machine(worker_config)
-    if distribution_strategy not in ("auto", None):
-        raise SettingError(f'distribution_strategy={distribution_strategy!r}; expected "auto".')
-    if entry_point_args is not None and not isinstance(entry_point_args, list):
-        raise SettingError(f"entry_point_args={entry_point_args!r}; expected a list of texts.")
-    for machine in (chief, worker):
-        check(machine["machineType"], job_labels or {}, workers=int(worker_count))
+    machines = [_machine(chief_config), _machine(worker_config)][: 1 + bool(worker_count)]
+    _check(distribution_strategy, entry_point_args, machines, job_labels or {}, int(worker_count))
     session = _session(docker.get("image_build_bucket") or docker_image_bucket_name or "")
     if docker.get("image") or docker.get("cache_from"):
         print("Left out: image and cache_from; an image is named by its content and reused by it.")
-
     itself = entry_point is None and not _in_notebook()
     script, files = pack_code(session, sys.argv[0] if itself else entry_point)
     files["requirements.txt"] = requirements(requirements_txt, [Path.cwd()])
-    hours = (1 + int(worker_count)) * TIMEOUT_S / 3600
-    print(f"Package:  {len(files)} files, {sum(map(len, files.values())) / 1e6:.2f} MB")
-    print(f"Machines: {1 + int(worker_count)} × {chief['machineType']}"
-          f" {chief.get('acceleratorType', '')}, at most {hours:g} machine-hours")  # fmt: skip
-
-    gpu = chief.get("acceleratorType") or (worker_count and worker.get("acceleratorType")) or None
-    files["Dockerfile"] = DOCKERFILE.format(
-        environment=images.environment_image(
-            session, accelerator=gpu,
-            base=docker.get("parent_image") or docker_base_image or "",
-        ),
-        script=script, strategy=distribution_strategy or "none",
-    ).encode()  # fmt: skip
-    image = images.ensure(session, "tensorflow-cloud", files)
-    container = {"imageUri": image, "args": ["--", *map(str, entry_point_args or [])]}
-    pools = [{"machineSpec": chief, "replicaCount": "1", "containerSpec": container}]
-    if worker_count:
-        count = str(int(worker_count))
-        pools.append({"machineSpec": worker, "replicaCount": count, "containerSpec": container})
-    display_name, base_uri = new_name(session, Path(script).stem)
-    job = submit(
-        session, pools, display_name=display_name, base_uri=base_uri, timeout_s=TIMEOUT_S,
-        labels=job_labels or {}, service_account=service_account or "",
-    )  # fmt: skip
+    _tell(files, machines[0], int(worker_count))
+    base = docker.get("parent_image") or docker_base_image or ""
+    image = _image(session, script, files, machines, base, distribution_strategy or "none")
+    job = _submit(session, script, image, machines, int(worker_count), entry_point_args or [],
+                  labels=job_labels or {}, service_account=service_account or "")  # fmt: skip
     if stream_logs:
         job.wait()
     if itself:
         sys.exit(0)  # the script trains in the job, not here as well
     return {"job_id": job.number, "docker_image": image}
+
+
+def _check(strategy: str | None, arguments, machines: list[dict], labels: dict, count: int) -> None:
+    if strategy not in ("auto", None):
+        raise SettingError(f'distribution_strategy={strategy!r}; expected "auto".')
+    if arguments is not None and not isinstance(arguments, list):
+        raise SettingError(f"entry_point_args={arguments!r}; expected a list of texts.")
+    for machine in machines:
+        check(machine["machineType"], labels, workers=count)
+
+
+def _tell(files: dict[str, bytes], chief: dict, count: int) -> None:
+    size_mb, hours = sum(map(len, files.values())) / 1e6, (1 + count) * TIMEOUT_S / 3600
+    print(f"Package:  {len(files)} files, {size_mb:.2f} MB")
+    print(f"Machines: {1 + count} × {chief['machineType']} {chief.get('acceleratorType', '')}, "
+          f"at most {hours:g} machine-hours")  # fmt: skip
+
+
+def _image(
+    session: Session, script: str, files: dict[str, bytes], machines: list[dict], base: str,
+    strategy: str,
+) -> str:  # fmt: skip
+    """The image that holds the code, on top of the one that all jobs run in."""
+    gpu = next((m["acceleratorType"] for m in machines if "acceleratorType" in m), None)
+    environment = images.environment_image(session, accelerator=gpu, base=base)
+    text = DOCKERFILE.format(environment=environment, script=script, strategy=strategy)
+    return images.ensure(session, "tensorflow-cloud", files | {"Dockerfile": text.encode()})
+
+
+def _submit(
+    session: Session, script: str, image: str, machines: list[dict], count: int, arguments: list,
+    **more,
+) -> Job:  # fmt: skip
+    container = {"imageUri": image, "args": ["--", *map(str, arguments)]}
+    pools = [
+        {"machineSpec": machine, "replicaCount": number, "containerSpec": container}
+        for machine, number in zip(machines, ("1", str(count)), strict=False)
+    ]
+    display_name, base_uri = new_name(session, Path(script).stem)
+    named = {"display_name": display_name, "base_uri": base_uri}
+    return submit(session, pools, timeout_s=TIMEOUT_S, **named, **more)
 
 
 def _session(bucket: str) -> Session:
