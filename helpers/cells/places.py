@@ -6,6 +6,7 @@ at. A value that looks like a place and is nowhere is refused before a machine s
 """
 
 import ast
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,16 +116,20 @@ def fixed(notebook: nbformat.NotebookNode) -> tuple[int, str]:
 
 
 def _place(name: str, text: str, beside: Path, taken: dict[str, Path]) -> Place | None:
-    folders = [Path.cwd(), beside, project_root()]
-    paths = [p for folder in folders if (p := folder / Path(text).expanduser()).exists()]
+    folders, paths = [Path.cwd(), beside, project_root()], []
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no name that a file can have
+        paths = [p for folder in folders if (p := folder / Path(text).expanduser()).exists()]
     if paths and paths[0].is_dir():
         files = {p.relative_to(paths[0]).as_posix(): p for p in _below(paths[0])}
         if not files:
             raise SettingError(f'{name}="{text}": the folder {paths[0]} holds no files.')
         top = _free(paths[0].resolve().name or "data", name, paths[0], taken)
         return Place(text, top, {f"{top}/{below}": path for below, path in files.items()})
+    many = "*" in text and bool(READ.search(name.upper()))
+    if "\n" in text or "\0" in text or len(text) > 1000 or ("*" in text and not many):
+        return None
     listed = paths[:1] or find_files(text)
-    if "*" in text:
+    if many:
         files = {path.name: path for path in listed}
         if len(files) < len(listed):
             raise SettingError(
@@ -167,10 +172,10 @@ def _free(wanted: str, name: str, path: Path, taken: dict[str, Path]) -> str:
 
 
 def _looks_like_one(name: str, text: str, *, passed: bool, default) -> bool:
-    if ON_EVERY_MACHINE.match(text):
+    if ON_EVERY_MACHINE.match(text) or "\n" in text or len(text) > 1000:
         return False
     read = bool(READ.search(name.upper()))
-    written_out = text.startswith(("/", "~", "./", "../", ".\\")) or "*" in text
+    written_out = text.startswith(("/", "~", "./", "../", ".\\"))
     if written_out or DATA_FILE.fullmatch(text) or (read and re.search(r"[/\\]", text)):
         return passed or read
-    return read and passed and text != default and "\n" not in text
+    return read and passed and text != default

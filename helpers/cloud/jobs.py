@@ -1,4 +1,4 @@
-"""What training, tuning and batch prediction jobs share: made once, followed to their end."""
+"""What training, tuning and batch prediction jobs share: created once, followed to their end."""
 
 import datetime
 import re

@@ -126,7 +126,7 @@ def _run_script(asked: argparse.Namespace, folder: Path, stopped: threading.Even
     home = given.parent if given.is_absolute() else Path.cwd()
     script = given.relative_to(home) if given.is_absolute() else given
     output.mkdir()
-    if home == Path(home.anchor):  # nobody's folder
+    if home == Path(home.anchor):  # no folder of code: do not copy the whole machine
         work.mkdir()
         shutil.copy(home / script, work / script.name)
     else:

@@ -61,7 +61,7 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
                 self.epoch = PAST_ALL
 
     def beside(self, *others: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
-        """The callbacks for `fit`: this one, and others that are to go on where they were, too.
+        """The callbacks for `fit`: this one, and others that go on where they were as well.
 
         Kept of those: public numbers, lists and arrays that are no arguments of their class, such
         as an EarlyStopping's count of bad epochs, its best value and its best weights.
@@ -98,9 +98,9 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         self._ended = epoch + 1, logs or {}
 
     def _between(self, *, last: bool = False) -> None:
-        """Before an epoch and after the last: what all callbacks made of the one before counts."""
+        """Save between two epochs, when all callbacks have done their part at the end of one."""
         for callback, kept in zip(self._others, self._kept, strict=bool(self._kept)):
-            vars(callback).update(kept)  # only now: they begin anew in on_train_begin
+            vars(callback).update(kept)  # not earlier: on_train_begin resets them
         self._kept = []
         if self._ended:
             epoch, logs = self._ended
@@ -124,7 +124,7 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
         raise StoppedError(f"Told to stop; the checkpoint is in {self.where}/.")
 
     def _save(self, epoch: int, step: int) -> None:
-        # of several workers each holds a part of a metric's sum: all take part in reading it
+        # each of several workers holds a part of a metric's sum, so all take part in reading it
         metrics = [v.numpy() for v in self.model.metrics_variables] if step else []
         if member() != 0:
             return
@@ -203,7 +203,7 @@ def _names(where: str) -> list[str]:
 
 
 def _newest(where: str) -> dict | None:
-    """The last whole checkpoint; one that a fault cut short is passed over."""
+    """The newest checkpoint that is whole; one that was cut short is passed over."""
     for uri in reversed(_names(where)):
         try:
             content = storage.read_bytes(environment.from_environment(), uri)

@@ -20,8 +20,8 @@ import tensorflow as tf
 from helpers.errors import ClusterError
 
 GO = b"go"
-_links: list[socket.socket] = []  # the chief's to each of the others, theirs to it
-_last_step: list[int] = []  # after which all stop together, once that is agreed on
+_links: list[socket.socket] = []  # the chief has one to each other member, they one to it
+_last_step: list[int] = []  # after which all members stop, once they have agreed
 
 
 def strategy(*, timeout_s: float = 300) -> tf.distribute.Strategy:
@@ -59,7 +59,7 @@ class Workers(tf.distribute.MultiWorkerMirroredStrategy):
     """
 
     def reduce(self, reduce_op, value, axis):
-        """As TensorFlow's; a nested batch gives this worker's part, a scalar ignores `axis`."""
+        """TensorFlow's own; a nested batch gives this worker's part, a scalar ignores `axis`."""
         if tf.nest.is_nested(value):
             return tf.nest.map_structure(lambda v: self.experimental_local_results(v)[0], value)
         if axis is not None and self.experimental_local_results(value)[0].shape.rank == 0:
@@ -103,12 +103,12 @@ def agreed(step: int, told: bool) -> bool:
 
 
 def _say(link: socket.socket, words: bytes) -> None:
-    with contextlib.suppress(OSError):  # it is lost, as TensorFlow will say at the next step
+    with contextlib.suppress(OSError):  # the member is lost; TensorFlow says so at the next step
         link.sendall(words)
 
 
 def _hear(link: socket.socket) -> bytes:
-    with contextlib.suppress(OSError):  # it is lost, as TensorFlow will say at the next step
+    with contextlib.suppress(OSError):  # the member is lost; TensorFlow says so at the next step
         return link.recv(64)
     return b""
 
@@ -120,7 +120,7 @@ def _listen(chief: socket.socket) -> None:
 
 
 def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
-    """Start TensorFlow's servers once all are there; by itself it waits for them for ever."""
+    """Start TensorFlow's servers once all members are there: it would wait for them for ever."""
     give_up_s = time.monotonic() + timeout_s
     if place == 0:
         _gather(members, give_up_s, timeout_s)
@@ -146,7 +146,7 @@ def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
 
 
 def _gather(members: list[str], give_up_s: float, timeout_s: float) -> None:
-    """The chief's part: wait for a word of each of the others, then tell all to go on."""
+    """The chief's part: hear from every other member, then tell all of them to go on."""
     here: dict[int, socket.socket] = {}
     with socket.create_server(("", _address(members[0])[1]), backlog=128) as server:
         while missing := [n for n in range(1, len(members)) if n not in here]:
@@ -211,7 +211,7 @@ def _all_gpus() -> tf.distribute.Strategy:
 
 
 def _members() -> tuple[list[str], int]:
-    """Who trains together, and which of them this is; evaluators and parameter servers do not."""
+    """Who trains together, and which of them this process is; evaluators do not train."""
     config = json.loads(os.environ.get("TF_CONFIG") or "{}")
     cluster, task = config.get("cluster", {}), config.get("task", {})
     kinds = ("chief", "master", "worker")
