@@ -19,7 +19,7 @@ from helpers.cells.parameters import Parameter, parameters_cell
 from helpers.cloud.folders import project_root
 from helpers.cloud.images import CREDENTIALS
 from helpers.errors import NotFoundError, SettingError, near
-from helpers.inputs.table import BUILT_IN, find_files
+from helpers.inputs.files import BUILT_IN, find_files
 
 KNOWN = {*BUILT_IN, "digits", "reviews", "weekly_sales"}  # the prototypes' own data
 WRITTEN = re.compile(
