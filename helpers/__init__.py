@@ -55,8 +55,10 @@ _MODULES = {
     "data": "inputs.table",
     "images": "inputs.images",
     "plots": "looks.plots",
+    "series": "inputs.series",
     "storage": "cloud.storage",
     "tables": "looks.tables",
+    "texts": "inputs.texts",
 }
 __all__ = sorted([*_HOME, "console", "data", "errors", "plots", "storage"])
 

@@ -198,7 +198,7 @@ def _typed(
                 said = f"{ignored} ({counts[odd].sum()} rows) taken as missing"
             notes.append(f"{name}: {said}")
             return {name: _values(column, numbers)}
-    if (dates := _dates(levels, counts, rows)) is not None:
+    if (dates := read_dates(levels, counts, rows)) is not None:
         return _parts(name, column, dates, remarks, every_part)
     return {name: column}
 
@@ -280,7 +280,7 @@ def _symbol(levels: np.ndarray, counts: np.ndarray) -> str:
     return min(rows, key=lambda sign: (-rows[sign], sign), default="")
 
 
-def _dates(levels: np.ndarray, counts: np.ndarray, rows: int) -> pd.DatetimeIndex | None:
+def read_dates(levels: np.ndarray, counts: np.ndarray, rows: int) -> pd.DatetimeIndex | None:
     """Levels as dates, NaT where one is none; None where few are."""
     if len(levels) > 10 * SAMPLE:
         some = levels[:: len(levels) // SAMPLE]

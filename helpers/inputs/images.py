@@ -10,13 +10,13 @@ import tempfile
 import weakref
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from helpers.cloud import environment, folders, storage
+from helpers.cloud import cache, folders
 from helpers.cloud.client import Session
 from helpers.errors import DataError, NotFoundError, SettingError, near
 from helpers.inputs import examples as held_out
@@ -51,6 +51,8 @@ class Images:
     task: str = "multiclass"
     unit: str = ""
     noise_mae: float | None = None
+    features: tuple[str, ...] = ("image_bytes",)
+    kinds: dict[str, str] = field(default_factory=lambda: {"image_bytes": "text"})
 
 
 def load(source: str = "digits", *, seed: int = 0, session: Session | None = None) -> Images:
@@ -154,7 +156,8 @@ def _local(source: str, session: Session | None, stack: contextlib.ExitStack) ->
             f'DATA="{source}": pictures are read from a folder or zip on this machine or in a '
             "bucket. Download it first."
         )
-    path = _fetched(source, session, made) if source.startswith("gs://") else _found(source)
+    bucket = source.startswith("gs://")
+    path = cache.fetch(source, session=session) if bucket else _found(source)
     if path.is_dir():
         return path
     if not zipfile.is_zipfile(path):
@@ -181,16 +184,6 @@ def _found(source: str) -> Path:
             return folder / source
     around = near(source, [*BUILT_IN, *(p.name for p in Path.cwd().iterdir() if p.is_dir())])
     raise NotFoundError(f'DATA="{source}": no such folder or zip in {Path.cwd()}.{around}')
-
-
-def _fetched(source: str, session: Session | None, made) -> Path:
-    cloud, place = session or environment.from_environment(), made()
-    if source.endswith(".zip"):
-        return storage.download_file(cloud, source, place / "images.zip")
-    storage.download_folder(cloud, source, place)
-    if not any(place.iterdir()):
-        raise NotFoundError(f'DATA="{source}": nothing lies below it. Look at the address.')
-    return place
 
 
 def _root(folder: Path, source: str) -> Path:

@@ -10,7 +10,9 @@ import pandas as pd
 from helpers.inputs import table as data
 from helpers.inputs.answers import answer_frame
 from helpers.inputs.images import Images
-from helpers.learning.rivals import of_images
+from helpers.inputs.series import Series
+from helpers.inputs.texts import Texts
+from helpers.learning.rivals import of_images, of_series, of_texts
 from helpers.looks.amounts import IN_UNIT
 from helpers.looks.plots import money
 from helpers.looks.tables import Shown, shown
@@ -20,13 +22,14 @@ def score(table) -> dict[str, dict[str, float]]:
     """Fit the rivals on the training rows and score them on the test rows.
 
     Args:
-        table: also pictures, whose rivals are in rivals.py.
+        table: also pictures, texts or a series, whose rivals are in rivals.py.
     Returns:
         {"trivial", "linear", "gradient_boosting"} -> metrics as `data.score` gives them. Trivial
         is the training mean, or the class shares; linear is ridge or logistic regression.
     """
-    if isinstance(table, Images):
-        return of_images(table)
+    for kind, rivals_of in {Images: of_images, Texts: of_texts, Series: of_series}.items():
+        if isinstance(table, kind):
+            return rivals_of(table)
     from sklearn.compose import make_column_transformer
     from sklearn.dummy import DummyClassifier, DummyRegressor
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
