@@ -33,6 +33,7 @@ _HOME = {
     "make_missing": "missing",
     "metrics": "inputs.metrics",
     "predict": "prediction",
+    "predict_file": "prediction",
     "predict_json": "prediction",
     "progress": "learning.progress",
     "promote": "endpoints",

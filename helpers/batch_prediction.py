@@ -20,8 +20,10 @@ from helpers.cloud.jobs import Run, check, create, outcome
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS, slug
 from helpers.errors import JobError, NotFoundError, SettingError
+from helpers.inputs import pictures, requests, values
+from helpers.inputs.answers import flat_frame
+from helpers.inputs.signature import DEFAULT
 from helpers.inputs.table import find_files
-from helpers.prediction import encode_columns
 from helpers.registry import Model
 
 CHUNK_ROWS = 50_000
@@ -30,26 +32,28 @@ CHUNK_ROWS = 50_000
 def batch_predict(
     session: Session,
     model: Model,
-    source: pd.DataFrame | str | Path | list[str],
+    source,
     *,
     machine_type: str = "n1-standard-2",
     replicas: int = 1,
     batch_size: int = 1024,
     labels: dict[str, str] | None = None,
     service_account: str = "",
-) -> pd.DataFrame | str:
+):
     """Score rows with a batch prediction job, and wait for it.
 
     Args:
         model: the version that scores, from `register` or `find_model`.
-        source: a DataFrame; a .csv or .jsonl file, one column a model input; or gs:// addresses
-            (one or a list, wildcards allowed) of jsonl files, one object a row.
+        source: what `helpers.predict` takes; a .csv or .jsonl file, one column or name a model
+            input; a path of pictures (a folder, or one with a `*`); or gs:// addresses (one or a
+            list, wildcards allowed) of jsonl files, one object a row, or of pictures.
         replicas: machines at the start.
         batch_size: rows the model is given at once.
         service_account: who the job runs as; "" takes the project's default.
     Returns:
-        What `helpers.predict` gives for these rows, in their order; for gs:// addresses the folder
-        of the result files, whose lines have no particular order.
+        What `helpers.predict` gives for these rows, in their order; of pictures a frame with their
+        names as its index; for other gs:// addresses the folder of the result files, whose lines
+        have no particular order.
     Raises:
         SchemaError: a column or a value does not fit; nothing was created.
         JobError: the job failed, or rows of it did: their names and the service's words.
@@ -70,24 +74,62 @@ def batch_predict(
     }  # fmt: skip
     if service_account:
         body["serviceAccount"] = service_account
-    uris = source if isinstance(source, list) else [source]
-    if isinstance(uris[0], str) and uris[0].startswith("gs://"):
+    if (uris := _addresses(source)) and not pictures.are(uris):
         kind = "csv" if uris[0].endswith(".csv") else "jsonl"  # csv: for models that take arrays
         return _run(session, body | _input(uris, kind), None)
     with tempfile.TemporaryDirectory() as folder:
         # Results have no order: a row's number goes along beside its columns, and comes back.
-        schema, file = model.instance_schema, Path(folder) / "rows.jsonl"
-        key = next(k for k in ("row", "_row", "__row") if k not in schema["required"])
-        index = _write(schema, _frames(source, schema), key, file)
+        file = Path(folder) / "rows.jsonl"
+        taken = model.instance_schema.get("required") or model.signatures[DEFAULT].inputs
+        key = next(k for k in ("row", "_row", "__row") if k not in taken)
+        index, form = _write(session, model, source, key, file)
         uri = storage.upload_file(session, file, f"{base_uri}/rows.jsonl")
         body["instanceConfig"] = {"instanceType": "object", "keyField": key}
         uri = _run(session, body | _input([uri], "jsonl"), len(index))
         storage.download_folder(session, uri, folder)
-        return _read(model.prediction_schema, Path(folder), index, uri)
+        return form(_predictions(Path(folder), index, uri))
+
+
+def _addresses(source) -> list[str]:
+    """The gs:// addresses that `source` is, if that is what it is."""
+    uris = source if isinstance(source, list) else [source]
+    named = bool(uris) and all(isinstance(u, str) and u.startswith("gs://") for u in uris)
+    return uris if named else []
 
 
 def _input(uris: list[str], kind: str) -> dict:
     return {"inputConfig": {"instancesFormat": kind, "gcsSource": {"uris": uris}}}
+
+
+def _write(session: Session, model: Model, source, key: str, file: Path):
+    """Write rows as objects with their number; their index, and what makes a result of answers."""
+    schema = model.instance_schema
+    names = pictures.find(source, session) if isinstance(source, str | Path | list) else []
+    if names:
+        source = [pictures.read(name, session) for name in names]
+    elif requests.is_table(schema) and isinstance(source, str | Path | pd.DataFrame):
+        index = _write_frames(model, _frames(source, schema), key, file)
+        return index, lambda found: requests.table_of_rows(model.prediction_schema, found, index)
+    elif isinstance(source, str | Path):
+        source = values.from_file(_one_file(source))
+    asked = requests.request(model, source)
+    with open(file, "w") as sink:
+        sink.writelines(requests.lines(asked.columns, key, itertools.count()))
+    if names:
+        index = pd.Index(names, name="file")
+        return index, lambda found: flat_frame(asked.gather(found), index)
+    return pd.RangeIndex(asked.rows), asked.gather
+
+
+def _write_frames(model: Model, frames: Iterator[pd.DataFrame], key: str, file: Path) -> pd.Index:
+    """A table's rows, a part at a time."""
+    indexes, number = [], itertools.count()
+    with open(file, "w") as sink:
+        for frame in frames:
+            asked = requests.request(model, frame)
+            sink.writelines(requests.lines(asked.columns, key, number))
+            indexes.append(frame.index)
+    return indexes[0].append(indexes[1:])
 
 
 def _frames(source, schema: dict) -> Iterator[pd.DataFrame]:
@@ -97,33 +139,20 @@ def _frames(source, schema: dict) -> Iterator[pd.DataFrame]:
         return
     texts = [n for n, about in schema["properties"].items() if about["type"] == "string"]
     kinds = dict.fromkeys(texts, "string")  # "007" stays what it is
+    path = _one_file(source)
+    if path.suffix == ".csv":
+        yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
+    else:
+        yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
+
+
+def _one_file(source) -> Path:
     paths = find_files(str(source))
     if not paths:
         raise NotFoundError(f"{source} does not exist; expected a file, or gs:// addresses.")
-    for path in paths:
-        if path.suffix == ".csv":
-            yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
-        elif path.suffix == ".jsonl":
-            yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
-        else:
-            raise SettingError(f"{path.name} is neither .csv nor .jsonl; save it as one of them.")
-
-
-def _write(schema: dict, frames: Iterator[pd.DataFrame], key: str, path: Path) -> pd.Index:
-    """Rows as objects with their number; gives their index."""
-    indexes, number = [], itertools.count()
-    with open(path, "w") as file:
-        for frame in frames:
-            columns = encode_columns(schema, frame)
-            names = [json.dumps(name).replace("%", "%%") for name in [*columns, key]]
-            line = "{" + ", ".join(f"{name}: %s" for name in names) + "}\n"
-            # A column at once is far faster than a row at once; no JSON text holds a line break.
-            texts = [
-                json.dumps(v, separators=("\n", ":"))[1:-1].split("\n") for v in columns.values()
-            ]
-            file.writelines(line % row for row in zip(*texts, number, strict=False))
-            indexes.append(frame.index)
-    return indexes[0].append(indexes[1:])
+    if paths[0].suffix not in (".csv", ".jsonl"):
+        raise SettingError(f"{paths[0].name} is neither .csv nor .jsonl; save it as one of them.")
+    return paths[0]
 
 
 class Batch(Run):
@@ -158,18 +187,15 @@ def _run(session: Session, body: dict, rows: int | None) -> str:
     return folder
 
 
-def _read(schema: dict, folder: Path, index: pd.Index, uri: str) -> pd.DataFrame:
-    """The predictions by the rows' numbers, as `helpers.predict` gives them."""
-    names = list(schema.get("properties", [schema["title"]]))
-    columns, missing = {n: [None] * len(index) for n in names}, np.ones(len(index), bool)
+def _predictions(folder: Path, index: pd.Index, uri: str) -> list:
+    """The predictions in the order of the rows' numbers."""
+    answers, missing = [None] * len(index), np.ones(len(index), bool)
     for path in sorted(folder.glob("prediction.results-*")):
         with open(path) as file:
             while lines := ",".join(itertools.islice(file, CHUNK_ROWS)):
                 for found in json.loads(f"[{lines}]"):
-                    row, answer = int(found["key"]), found["prediction"]
-                    for n in names:
-                        columns[n][row] = answer[n] if isinstance(answer, dict) else answer
-                    missing[row] = False
+                    row = int(found["key"])
+                    answers[row], missing[row] = found["prediction"], False
     if missing.any():
         errors = "".join(p.read_text()[:2000] for p in sorted(folder.glob("prediction.errors*")))
         some = ", ".join(map(str, index[missing][:10])) + (", …" if missing.sum() > 10 else "")
@@ -177,6 +203,4 @@ def _read(schema: dict, folder: Path, index: pd.Index, uri: str) -> pd.DataFrame
             f"{missing.sum()} of {len(index)} rows failed: {some}. What the service said:\n"
             f"{errors or 'nothing'}\nThe other rows' results: {uri}"
         )
-    about = schema.get("properties", {})
-    numbers = [n for n in names if about.get(n, schema)["type"] == "number"]
-    return pd.DataFrame(columns, index=index).astype(dict.fromkeys(numbers, "float64"))
+    return answers

@@ -1,10 +1,14 @@
 """The model registry: versions of a model by name, number and alias."""
 
 import functools
-import json
+import importlib
 import re
+import tempfile
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
+
+import pandas as pd
 
 from helpers.cloud import storage
 from helpers.cloud.client import Session
@@ -12,10 +16,13 @@ from helpers.cloud.images import serving_image, serving_version
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS, check_labels, resource_id
 from helpers.cloud.resources import missing, named, settle
-from helpers.errors import CloudError, NotFoundError, SettingError, near
+from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
+from helpers.inputs import artifact, examples
+from helpers.inputs.signature import SavedModel, Signature
 from helpers.looks import model_card
 
 SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
+SCHEMATA = {"instance": "instanceSchemaUri", "prediction": "predictionSchemaUri"}
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 
 
@@ -31,25 +38,57 @@ class Model:
     resource_name: str
 
     @functools.cached_property
+    def folder(self) -> str:
+        """The SavedModel's own folder, `gs://…/model/1/`."""
+        return artifact.version_folder(self.session, self.artifact_uri) or f"{self.artifact_uri}1/"
+
+    @functools.cached_property
+    def signatures(self) -> dict[str, Signature]:
+        """The ways to call it, by name, as its saved_model.pb has them."""
+        return artifact.saved_model(self.session, self.folder).signatures
+
+    @functools.cached_property
     def instance_schema(self) -> dict:
-        """The model's inputs: an OpenAPI object, one property a column."""
-        return _schema(self, "instance")
+        """A table's columns: an OpenAPI object, one property a column; {} for other models."""
+        return artifact.described(self.session, self.folder, "instance")
 
     @functools.cached_property
     def prediction_schema(self) -> dict:
-        """The model's answer: an OpenAPI number or object."""
-        return _schema(self, "prediction")
+        """A table's answer: an OpenAPI number or object; {} for other models."""
+        return artifact.described(self.session, self.folder, "prediction")
 
     @property
     def metrics(self) -> dict:
-        """What the job that made it measured."""
-        uri = self.artifact_uri.rstrip("/").rsplit("/", 1)[0] + "/metrics.json"
-        return json.loads(storage.read_bytes(self.session, uri))
+        """What the job that made it measured; {} where it left no metrics.json."""
+        return artifact.measured(self.session, self.artifact_uri)
+
+    @property
+    def examples(self) -> examples.Examples:
+        """Held-out rows with their truth, `.rows` and `.truth`, that travel with it; none is no
+        error, but `len(examples)` is 0 then."""
+        return artifact.held_out(self.session, self.artifact_uri, self.instance_schema)
+
+    @property
+    def example(self):
+        """One row to try, as `helpers.predict` takes it; None where nothing is known."""
+        if self.instance_schema.get("example"):
+            return pd.DataFrame([self.instance_schema["example"]])
+        return self.examples.first()
+
+    @property
+    def instance(self):
+        """`example` in TensorFlow Serving's row form, for `helpers.predict_json`."""
+        row = self.example
+        if isinstance(row, pd.DataFrame):
+            gaps, columns = (self.instance_schema.get(k, {}) for k in ("x-missing", "properties"))
+            known = row.iloc[0].to_dict().items()
+            return {n: gaps.get(columns[n]["type"]) if pd.isna(v) else v for n, v in known}
+        return {n: v[0] for n, v in row.items()} if isinstance(row, dict) else row
 
     @property
     def card(self) -> str:
         """The page `register` wrote beside it (model_card.py), as Markdown."""
-        uri = self.artifact_uri.rstrip("/").rsplit("/", 1)[0] + "/card.md"
+        uri = artifact.beside(self.artifact_uri, artifact.CARD)
         return storage.read_bytes(self.session, uri).decode()
 
     def _repr_html_(self) -> str:
@@ -62,37 +101,42 @@ class Model:
 
 def register(
     session: Session,
-    job,
+    source,
     *,
     name: str,
     aliases: tuple[str, ...] | list[str] = (),
     labels: dict[str, str] | None = None,
 ) -> Model:
-    """Put a job's model into the registry as the next version of `name`.
+    """Put a model into the registry as the next version of `name`.
 
     Writes its model card beside it. The same model registered again gives the version that is
     there already.
 
     Args:
-        job: a finished `Job`, or the gs:// address of a model folder (with `1/` in it).
+        source: a finished `Job`; the address or folder of a SavedModel (with `1/` in it, or the
+            SavedModel's own); a `.keras` file; or a Keras model in memory. What is not in a bucket
+            yet is exported (`helpers.export`) and uploaded.
         name: display name; the first registration creates the model.
         aliases: beside the automatic v1, v2, …
     Raises:
         NotFoundError: there is no exported model at that address.
-        SettingError: an alias or the pair of TensorFlow versions is not usable.
+        SettingError: an alias, the source or the pair of TensorFlow versions is not usable.
+        DataError: the SavedModel has no signatures.
     Source: REST v1 projects.locations.models.upload
     """
-    artifact_uri = (job if isinstance(job, str) else job.model_uri).rstrip("/") + "/"
     for alias in aliases:
         if not ALIAS.fullmatch(alias):
             raise SettingError(
                 f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
             )
-    if not storage.list_uris(session, f"{artifact_uri}1/saved_model.pb"):
-        raise NotFoundError(f"No exported model in {artifact_uri} (1/saved_model.pb is missing).")
-    _check_serving(session, artifact_uri)
-
     check_labels(labels or {})
+    artifact_uri = getattr(source, "model_uri", None) or _stored(session, source, name)
+    artifact_uri = artifact_uri.rstrip("/") + "/"
+    folder = artifact.version_folder(session, artifact_uri)
+    if not folder:
+        raise _nothing(session, artifact_uri)
+    saved = _checked(session, folder)
+
     models = session.collection("models")
     existing = named(session, "models", name)
     if existing:
@@ -100,7 +144,8 @@ def register(
             if version.get("artifactUri") == artifact_uri:
                 return _with_aliases(session, version, name, aliases)
     image = serving_image(session)
-    description, about = model_card.write(session, artifact_uri)
+    schemas = {kind: artifact.described(session, folder, kind) for kind in SCHEMATA}
+    description, about = model_card.write(session, artifact_uri, saved, **schemas)
     body = {
         "model": {
             "displayName": name,
@@ -109,12 +154,12 @@ def register(
             "labels": about | (labels or {}) | LABELS,
             "versionAliases": ["default", *aliases],
             "containerSpec": _serving_container(image),
-            "predictSchemata": {
-                "instanceSchemaUri": f"{artifact_uri}1/assets.extra/instance.yaml",
-                "predictionSchemaUri": f"{artifact_uri}1/assets.extra/prediction.yaml",
-            },
         }
     }
+    there = {SCHEMATA[kind]: f"{folder}assets.extra/{kind}.yaml" for kind in schemas
+             if schemas[kind]}  # fmt: skip
+    if there:
+        body["model"]["predictSchemata"] = there
     response = _upload(session, body, existing)
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
     return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
@@ -162,21 +207,56 @@ def _serving_container(image: str) -> dict:
     }
 
 
-def _check_serving(session: Session, artifact_uri: str) -> None:
-    """A server older than the exporter can't be trusted to load its models."""
-    uri = f"{artifact_uri}1/assets.extra/instance.yaml"
+def _stored(session: Session, source, name: str) -> str:
+    """The address of a model's folder in the bucket, put there if it is not."""
+    address = isinstance(source, str) and source.startswith("gs://")
+    uri = str(source).rstrip("/")
+    if address and not uri.endswith(".keras"):
+        uri = uri[: -len(uri.rpartition("/")[2]) - 1] if re.search(r"/\d+$", uri) else uri
+        if not storage.list_uris(session, f"{uri}/saved_model.pb"):
+            return uri
+    with tempfile.TemporaryDirectory() as folder:
+        if address:
+            at = Path(folder, uri.rpartition("/")[2])
+            fetch = storage.download_file if at.suffix == ".keras" else storage.download_folder
+            source = fetch(session, uri, at)
+        if not (isinstance(source, str | Path) and Path(source).is_dir()):
+            # Only a model that is no SavedModel yet needs TensorFlow.
+            export = importlib.import_module("helpers.learning.export").export
+            source = export(source, folder=Path(folder, "model")).parent
+        return artifact.store(session, Path(source), name)
+
+
+def _nothing(session: Session, artifact_uri: str) -> NotFoundError:
+    base = artifact.beside(artifact_uri, "")
+    left = [uri.removeprefix(base) for uri in storage.list_uris(session, base)]
+    there = f" There: {', '.join(left[:6])}{', …' if len(left) > 6 else ''}." if left else ""
+    return NotFoundError(
+        f"No exported model in {artifact_uri} (1/saved_model.pb is missing).{there} "
+        "helpers.export(model) writes one."
+    )
+
+
+def _checked(session: Session, folder: str) -> SavedModel:
+    """What the model says of itself; refused where no server could serve it."""
     try:
-        exporter = json.loads(storage.read_bytes(session, uri)).get("x-tensorflow", "")
-    except NotFoundError:
-        return
+        saved = artifact.saved_model(session, folder)
+    except DataError as error:
+        print(f"{error} It is registered as it is; the server will refuse it.")
+        return SavedModel("", {})
+    if not saved.signatures:
+        raise DataError(
+            f"{folder} has no signatures, so nobody can call it. Write it with helpers.export."
+        )
     server = serving_version()
-    minor = [tuple(map(int, v.split(".")[:2])) for v in (exporter, server) if v]
+    minor = [tuple(map(int, v.split(".")[:2])) for v in (saved.tensorflow, server) if v]
     if len(minor) == 2 and minor[1] < minor[0]:
         raise SettingError(
-            f"The model was exported by TensorFlow {exporter}; TensorFlow Serving "
+            f"The model was exported by TensorFlow {saved.tensorflow}; TensorFlow Serving "
             f"{server} is older. Train with TensorFlow {server} or name a newer "
             "server in the environment variable SERVING_VERSION."
         )
+    return saved
 
 
 def _upload(session: Session, body: dict, existing: dict | None) -> dict:
@@ -234,11 +314,6 @@ def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
             models.mergeVersionAliases(name=resource, body=body), repeatable=True
         )
     return as_model(session, version, name)
-
-
-def _schema(model: Model, kind: str) -> dict:
-    uri = f"{model.artifact_uri}1/assets.extra/{kind}.yaml"
-    return json.loads(storage.read_bytes(model.session, uri))
 
 
 def as_model(session: Session, resource: dict, name: str) -> Model:

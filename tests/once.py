@@ -16,7 +16,7 @@ def made(tmp_path_factory, module: str) -> Path:
     with open(top / f"{module}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            part = folder.with_suffix(".part")
+            part = folder.with_name(f"{module}.part")
             part.mkdir(exist_ok=True)
             command = [sys.executable, "-m", module, str(part)]
             subprocess.run(command, check=True, capture_output=True, timeout=240)

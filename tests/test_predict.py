@@ -73,6 +73,23 @@ def test_bytes_columns_and_rows_give_the_same_answers(numbers, mixed):
     np.testing.assert_allclose(helpers.predict(mixed, rows)["price"], answers, rtol=1e-6)
 
 
+def test_any_column_name_reaches_the_endpoint(session, artifact, trained):
+    """Clients send the table's own names, online, as instances and in batch."""
+    model = helpers.register(session, artifact("names"), name="names")
+    endpoint = helpers.deploy(session, model)
+    rows, known = model.examples.rows, pd.read_json(trained / "names-answers.json")
+    assert list(rows.columns) == model.instance_schema["required"]
+    assert len(rows.columns) >= 200
+    assert {"class", "", "x" * 300, "a/b", "self"} <= set(rows.columns)
+    answers = helpers.predict(endpoint, rows)
+    np.testing.assert_allclose(answers.to_numpy(), known.to_numpy(), rtol=1e-4)
+    plain = helpers.predict_json("local", "names", rows.to_dict("records"))
+    np.testing.assert_allclose(plain, known.to_numpy()[:, 0], rtol=1e-4)
+    batch = helpers.batch_predict(session, model, rows)
+    np.testing.assert_allclose(batch.to_numpy(), known.to_numpy(), rtol=1e-4)
+    helpers.cleanup(session, name="names")
+
+
 def test_the_schema_says_how_rows_are_packed(numbers, mixed):
     assert numbers.model.instance_schema["x-packed"].startswith("packed_")
     assert mixed.model.instance_schema["x-packed"] == ""

@@ -27,7 +27,7 @@ def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     return done
 
 
-READ = ("00_setup", "01_prototype", "02_train")
+READ = ("00_setup", "01_prototype", "02_train", "03_deploy", "04_predict")
 
 
 def shown(notebook) -> str:
@@ -53,14 +53,19 @@ def shops() -> pd.DataFrame:
 def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     """02 to 04 with parameters only; rows of one's own stay out of every report."""
     shops().to_csv(tmp_path / "shops.csv", index=False)
-    own = {"DATA": "shops.csv", "MODEL_NAME": "takings"}
-    trained = shown(run("02_train", tmp_path, EPOCHS=2, SEED=1, **own))
+    own = {"MODEL_NAME": "takings"}
+    trained = shown(run("02_train", tmp_path, DATA="shops.csv", EPOCHS=2, SEED=1, **own))
     assert "shop_id is left out: it numbers the rows" in trained
     assert "shops.csv (0.0 MB) to bucket local-bucket in us-central1" in trained
     assert "takings version 1: default, candidate, v1" in trained
     deployed = shown(run("03_deploy", tmp_path, MODEL_NAME="takings", VERSION="candidate"))
     assert "Address: http://127.0.0.1:" in deployed
-    asked = shown(run("04_predict", tmp_path, CLEAN_UP=False, **own))
+    shops().drop(columns="takings").to_csv(tmp_path / "new.csv", index=False)
+    asked = shown(run("04_predict", tmp_path, ROWS="new.csv", CLEAN_UP=False, **own))
+    assert "Left aside, as the model does not take them: shop_id" in asked
+    scored = pd.read_csv(tmp_path / "new-predictions.csv")
+    assert scored["shop_id"].tolist() == shops()["shop_id"].tolist()
+    assert scored["takings"].notna().all()
     assert "The endpoint answers as the trained model did." in asked
     assert "takings: $" in asked
     session = helpers.connect("local")
@@ -90,9 +95,10 @@ def candidate(session, folder: Path) -> str:
 
 @pytest.mark.soak
 def test_classes(empty_cloud, tmp_path):
-    """Many classes through 04 on an empty local cloud, which makes what is missing."""
-    said = shown(run("04_predict", tmp_path, DATA="wine", MODEL_NAME="cultivar"))
-    assert 'No model "cultivar" yet: training one' in said
+    """Many classes through 04, which makes the endpoint that is missing."""
+    run("02_train", tmp_path, DATA="wine", MODEL_NAME="cultivar", EPOCHS=5)
+    said = shown(run("04_predict", tmp_path, MODEL_NAME="cultivar"))
+    assert "Deploying cultivar version 1" in said
     assert "probability_class_0" in said
     assert "The endpoint answers as the trained model did." in said
 

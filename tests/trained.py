@@ -7,6 +7,9 @@ Run as a process of its own, so that a test worker need not import TensorFlow.
 
 import dataclasses
 import json
+import keyword
+import random
+import string
 import sys
 from pathlib import Path
 
@@ -38,11 +41,36 @@ def table() -> Table:
     )  # fmt: skip
 
 
+def names() -> Table:
+    """Columns of any names: those nobody can write in Python, twins, the longest, none at all."""
+    draw = random.Random(6)
+    odd = [*keyword.kwlist, "self", "inputs", "args", "kwargs", "training", "name", "a_b", "A_B"]
+    odd += ["", " ", "a/b", "unit price (€)", "🎲", "é", "e\u0301", "x" * 300, "x" * 299, "%s", '"']
+    signs = string.printable + "éÉßİıЖ中🎲\u0301"
+    while len(set(odd)) < 200:
+        odd.append("".join(draw.choices(signs, k=draw.randint(1, 12))))
+    odd, frame = list(dict.fromkeys(odd)), rooms()
+    columns = {name: frame["size"] * (i + 1) for i, name in enumerate(odd)}
+    texts = odd[3:9]
+    columns |= {name: frame["kind"].fillna("none") for name in texts}
+    made = pd.DataFrame(columns | {"target of all": frame["price"]})
+    kinds = {name: "text" if name in texts else "number" for name in odd}
+    return dataclasses.replace(
+        table(), name="names", train=made[:80], test=made[80:], features=tuple(odd), kinds=kinds,
+        target="target of all", proposed=made[odd][80:81],
+    )  # fmt: skip
+
+
 if __name__ == "__main__":
     from helpers.learning.export import scores
 
     folder = Path(sys.argv[1])
-    for name, made in {"numbers": numbers(), "other": numbers(), "model": table()}.items():
+    for name, made in {
+        "numbers": numbers(),
+        "other": numbers(),
+        "model": table(),
+        "names": names(),
+    }.items():
         keras.utils.set_random_seed(len(name))
         inputs, x = helpers.encode(made)
         x = keras.layers.Dense(8, activation="relu")(x)

@@ -30,3 +30,16 @@ def answer_frame(target: str, classes: Iterable[str], values, index=None) -> pd.
     frame = pd.DataFrame(values, index=index, columns=answer_names(target, classes)[1:])
     frame.insert(0, target, np.array(classes, object)[values.argmax(axis=1)])
     return frame
+
+
+def flat_frame(answers, index=None) -> pd.DataFrame:
+    """Answers of any kind as columns: one a number or text a row, `…_0`, `…_1` of more."""
+    if isinstance(answers, pd.DataFrame):
+        return answers if index is None else answers.set_index(index)
+    named, columns = answers if isinstance(answers, dict) else {"answer": answers}, {}
+    for name, values in named.items():
+        values = np.asarray(values)
+        rows = values.reshape(len(values), -1)
+        for place in range(rows.shape[1]):
+            columns[name if rows.shape[1] == 1 else f"{name}_{place}"] = rows[:, place]
+    return pd.DataFrame(columns, index=index)

@@ -14,7 +14,7 @@ import pandas as pd
 from helpers.errors import DataError, SettingError
 from helpers.inputs import wire
 from helpers.inputs.signature import Signature
-from helpers.inputs.values import fit
+from helpers.inputs.values import by_input, fit
 
 MOST = 1000
 NAME = "examples.jsonl"
@@ -30,6 +30,17 @@ class Examples:
     def __len__(self) -> int:
         truth = next(iter(self.truth.values())) if isinstance(self.truth, dict) else self.truth
         return len(truth)
+
+    def first(self):
+        """The first row alone, or None."""
+        if not len(self):
+            return None
+        if isinstance(self.rows, dict):
+            return {name: values[:1] for name, values in self.rows.items()}
+        return self.rows[:1]
+
+
+NONE = Examples((), ())
 
 
 def beside(folder):
@@ -100,7 +111,7 @@ def read(content: bytes, where: str, instance: dict | None = None) -> Examples:
             f'{where} is not lines of {{"instance": …, "truth": …}} ({error!r}). Export the model '
             "again."
         ) from error
-    return Examples(_frame(rows, instance) if instance else _columns(rows), _columns(truths))
+    return Examples(_frame(rows, instance) if instance else by_input(rows), by_input(truths))
 
 
 def _frame(rows: list[dict], schema: dict) -> pd.DataFrame:
@@ -110,13 +121,6 @@ def _frame(rows: list[dict], schema: dict) -> pd.DataFrame:
         gap = schema["x-missing"][about["type"]]
         columns[name] = values.where(values != gap) if about["nullable"] else values
     return pd.DataFrame(columns)
-
-
-def _columns(rows: list):
-    """Rows as one array, or of dicts one array by name."""
-    if rows and isinstance(rows[0], dict) and set(rows[0]) != {"b64"}:
-        return {name: wire.array([row[name] for row in rows]) for name in rows[0]}
-    return wire.array(rows)
 
 
 def _rows(columns: dict[str, Iterable]) -> Iterator[dict]:

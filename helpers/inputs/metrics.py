@@ -44,6 +44,43 @@ def reported(measured: dict) -> dict[str, float]:
     return {key: value for key, value in named.items() if type(value) in (int, float)}
 
 
+def errors(scores: dict[str, float]) -> dict[str, float]:
+    """Of what `score` gives the numbers that decide between two models; less is better."""
+    found = {name: v for name, v in scores.items() if name.endswith(("mae", "log_loss"))}
+    for name, share in scores.items():
+        of = name.removesuffix("accuracy")
+        if of != name and f"{of}log_loss" not in scores:
+            found[f"{of}wrong"] = 1 - share
+    return found
+
+
+def pairs(truth, answers, name: str = "answer") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Truth and answer side by side, (n,) each, by output; classes as texts.
+
+    Args:
+        name: what one output without a name is called.
+    """
+    if isinstance(truth, dict):
+        return {k: v for n, t in truth.items() for k, v in pairs(t, answers[n], n).items()}
+    truth = np.asarray(truth)
+    if isinstance(answers, pd.DataFrame | dict):
+        others = [n for n in answers if not n.startswith(SHARES)] or [*answers]
+        return pairs(truth, np.asarray(answers[others[0]]), others[0])
+    answers = np.asarray(answers)
+    if "accuracy" in score(truth, answers):
+        if truth.ndim > 1 and truth.shape[1] > 1:
+            truth = truth.argmax(axis=1)
+        answers = answers.reshape(len(answers), -1)
+        if answers.shape[1] > 1:
+            answers = answers.argmax(axis=1)
+        elif answers.dtype.kind == "f":
+            answers = answers > 0.5
+        truth = truth.astype(int) if truth.dtype.kind in "fb" else truth
+        answers = answers.astype(int) if answers.dtype.kind in "fb" else answers
+        return {name: (truth.reshape(-1).astype(str), answers.reshape(-1).astype(str))}
+    return {name: (truth.reshape(-1).astype(float), answers.reshape(-1).astype(float))}
+
+
 def score(truth, answers) -> dict[str, float]:
     """Compare answers with the truth, by what kind they are.
 

@@ -16,8 +16,8 @@ def instance(table) -> dict:
     """The shape of one row: its columns in order, with the ranges and levels seen in training.
 
     Beyond OpenAPI: `example`, a row to try; `x-missing`, what stands for a gap; `x-packed`, the
-    signature that takes rows as bytes; a column's `x-input`, its name in TensorFlow where that
-    can't have the column's own.
+    signature that takes rows as bytes; `x-built-in`, whether the rows are nobody's own; a column's
+    `x-input`, its name in TensorFlow where that can't have the column's own.
     """
     names = wire.input_names(table.features)
     example = table.proposed[list(table.features)].iloc[0]
@@ -32,6 +32,7 @@ def instance(table) -> dict:
         "example": {name: None if pd.isna(value) else value for name, value in example.items()},
         "x-missing": {"number": MISSING, "string": ""},
         "x-packed": packed(table),
+        "x-built-in": table.built_in,
     }
 
 

@@ -1,12 +1,14 @@
 """What a person gives a model as its inputs: arrays, texts, pictures, frames, dicts; checked."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from helpers.errors import SchemaError, near
+from helpers.inputs import wire
 from helpers.inputs.signature import Signature, Tensor
 
 WHAT = "an array, a list of texts or bytes, or a dict of these by the input's name"
@@ -42,6 +44,21 @@ def fit(values, signature: Signature) -> dict[str, np.ndarray]:
     if 0 in rows.values():
         raise SchemaError("There are no rows; expected at least one to score.")
     return arrays
+
+
+def from_file(path: Path):
+    """Rows of a .csv file, one column an input or a matrix's; or of .jsonl, an instance a line."""
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return by_input([json.loads(line) for line in lines if line.strip()])
+
+
+def by_input(rows: list):
+    """Instances of the row form as one array, or of objects as one array by input."""
+    if rows and isinstance(rows[0], dict) and set(rows[0]) != {"b64"}:
+        return {name: wire.array([row[name] for row in rows]) for name in rows[0]}
+    return wire.array(rows)
 
 
 def _by_name(values, wanted: dict[str, Tensor]) -> dict:

@@ -85,7 +85,7 @@ def export(
     kept.unlink(missing_ok=True)
     if lines:
         kept.write_text("".join(lines), encoding="utf-8")
-    _tell(target, served, len(lines))
+    _tell(target, served, len(lines), named=table is not None)
     return target
 
 
@@ -228,12 +228,12 @@ def _said(error: Exception) -> str:
     return re.sub(r"\s*\[Op:.*", "", found[0])[:300] if found else type(error).__name__
 
 
-def _tell(target: Path, served: signature.Signature, examples: int) -> None:
+def _tell(target: Path, served: signature.Signature, examples: int, *, named: bool) -> None:
     """The names that clients send, and how to choose those that nobody chose."""
     print(f"Model: {target}")
     print(f"It takes {served}" + (f"; {examples:,} held-out examples" if examples else ""))
     generic = [name for name in served.inputs if re.fullmatch(GENERIC, name)]
-    if generic:
+    if generic and not named:
         print(
             f'Nobody chose the name "{generic[0]}": keras.Input(…, name="image") does, or an '
             "argument of serve=."

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from helpers.inputs import metrics
 from helpers.looks.amounts import IN_UNIT, money
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
@@ -160,8 +161,41 @@ def truth(table, scores: pd.DataFrame) -> Axes:
     """
     scores = _drawable(table, scores)
     table = _drawable(table)
-    draw = _cloud if table.task == "regression" else _matrix
-    return draw(table, table.test.loc[scores.index, table.target], scores[table.target])
+    true, predicted = table.test.loc[scores.index, table.target], scores[table.target]
+    if table.task == "regression":
+        return _cloud(table.target, table.unit, true, predicted)
+    return _matrix(table.target, list(table.classes), true, predicted)
+
+
+def agreement(truth, answers, *, unit: str = "") -> list[Axes]:
+    """Answers of any kind against the truth, a picture an output: a cloud or a confusion matrix.
+
+    Args:
+        truth, answers: as `helpers.score` takes them.
+    """
+    drawn = []
+    for name, (true, predicted) in metrics.pairs(truth, answers).items():
+        if true.dtype.kind == "f":
+            drawn.append(_cloud(name, unit, pd.Series(true), pd.Series(predicted)))
+        else:
+            names = sorted({*true, *predicted}, key=lambda n: (not n.isdigit(), n.zfill(9)))
+            drawn.append(_matrix(name, names, pd.Series(true), pd.Series(predicted)))
+    return drawn
+
+
+def spread(answers: pd.Series, *, unit: str = "") -> Axes:
+    """How answers are spread: a histogram of numbers, a bar a class."""
+    axes = plt.subplots(figsize=(6, 3), layout="constrained")[1]
+    name = str(answers.name)
+    if pd.api.types.is_numeric_dtype(answers) and answers.dtype != bool:
+        axes.hist(answers, bins=min(40, max(5, len(answers) // 3)))
+        _amounts(name, unit, axes.xaxis)
+        _title(axes, f"Half of {len(answers):,} answers are above {money(answers.median(), unit)}")
+    else:
+        counts = answers.astype(str).value_counts()[:12][::-1]
+        axes.barh(counts.index, counts)
+        _title(axes, f"{len(answers):,} answers: most often {counts.index[-1]}")
+    return axes
 
 
 def trials(tuning) -> Figure:
@@ -184,7 +218,7 @@ def trials(tuning) -> Figure:
     return figure
 
 
-def _cloud(table, true: pd.Series, predicted: pd.Series) -> Axes:
+def _cloud(target: str, unit: str, true: pd.Series, predicted: pd.Series) -> Axes:
     within = (predicted - true).abs().quantile(0.9)
     ends = np.array([min(true.min(), predicted.min()), max(true.max(), predicted.max())])
     axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")[1]
@@ -193,14 +227,13 @@ def _cloud(table, true: pd.Series, predicted: pd.Series) -> Axes:
     axes.scatter(true, predicted, s=8, alpha=0.6, linewidths=0)
     axes.set_aspect("equal")
     for axis, name in [(axes.xaxis, "true"), (axes.yaxis, "predicted")]:
-        _amounts(f"{name} {table.target}", table.unit, axis)
+        _amounts(f"{name} {target}", unit, axis)
         axis.set_major_locator(MaxNLocator(5))
-    _title(axes, f"9 of 10 predictions are within {money(within, table.unit)} (the band)")
+    _title(axes, f"9 of 10 predictions are within {money(within, unit)} (the band)")
     return axes
 
 
-def _matrix(table, true: pd.Series, predicted: pd.Series) -> Axes:
-    names = list(table.classes)
+def _matrix(target: str, names: list[str], true: pd.Series, predicted: pd.Series) -> Axes:
     counts = pd.crosstab(true.to_numpy(), predicted.to_numpy())
     counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     axes = plt.subplots(figsize=(5.5, 5), layout="constrained")[1]
@@ -210,8 +243,8 @@ def _matrix(table, true: pd.Series, predicted: pd.Series) -> Axes:
         axes.text(column, row, str(count), ha="center", va="center", color=color)
     axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 4 else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"predicted {table.target}, test rows")
-    axes.set_ylabel(f"true {table.target}")
+    axes.set_xlabel(f"predicted {target}, test rows")
+    axes.set_ylabel(f"true {target}")
     title = f"{np.trace(counts) / counts.sum():.0%} of {counts.sum():,} rows are right"
     wrong = counts - np.diag(np.diag(counts))
     if wrong.any():

@@ -4,6 +4,7 @@ from html import escape
 
 import pandas as pd
 
+from helpers.inputs.answers import flat_frame
 from helpers.inputs.table import describe
 from helpers.looks import amounts
 
@@ -82,6 +83,39 @@ def head(table, *, own: bool = False) -> Shown:
         return shown(describe(table))
     rows = table.train[[table.target, *table.features]].head().reset_index(drop=True)
     return shown(rows, units={table.target: table.unit}, digits=6)
+
+
+def answered(rows, answers, truth=None, *, unit: str = "", own: bool = True) -> Shown:
+    """The first rows beside their answers, and the truth where it is known.
+
+    Args:
+        rows: as `helpers.predict` takes them; left out unless `own`.
+        unit: of a single answer, and of the truth.
+    """
+    flat = flat_frame(answers).head()
+    columns, units = {}, {}
+    if own:
+        named = rows if isinstance(rows, dict | pd.DataFrame) else {"row": rows}
+        columns = {str(name): [_short(v) for v in [*named[name]][:5]] for name in named}
+    for place, name in enumerate(flat.columns[:8]):
+        head = f"→ {name}"
+        columns[head] = flat[name].tolist()
+        units[head] = unit if place == 0 else ""
+    if truth is not None:
+        known = truth if isinstance(truth, dict) else {"truth": truth}
+        for name, values in known.items():
+            head = name if name == "truth" else f"true {name}"
+            columns[head] = [_short(v) for v in [*values][:5]]
+            units[head] = unit
+    return shown(pd.DataFrame(columns), units=units, nothing="No rows.", digits=4)
+
+
+def _short(value):
+    if isinstance(value, bytes):
+        return f"{len(value):,} bytes"
+    if hasattr(value, "shape") and value.shape:
+        return f"{' × '.join(map(str, value.shape))} of {value.dtype}"
+    return value if not isinstance(value, str) or len(value) < 60 else f"{value[:59]}…"
 
 
 def amount(value, unit: str = "", digits: int = 3) -> str:

@@ -1,0 +1,172 @@
+"""A file of rows to be scored: its columns as a model takes them, and the file of answers."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.cloud import storage
+from helpers.errors import DataError, NotFoundError, SchemaError
+from helpers.inputs import csv_file, files, pictures
+from helpers.inputs.answers import flat_frame
+from helpers.inputs.columns import Remarks, from_frame, identifier, typed, written
+from helpers.inputs.requests import is_table
+from helpers.inputs.signature import Signature
+from helpers.inputs.values import by_input
+
+ENDING = "-predictions.csv"
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """`rows` as `helpers.predict` takes them; `given` as they are in the file."""
+
+    rows: Any
+    given: pd.DataFrame
+
+
+def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
+    """Read a file of rows; columns the model does not take are named and left aside.
+
+    Args:
+        source: a path, URL or gs:// address of a CSV or JSON lines file, or of pictures: a folder,
+            or with a `*`.
+        instance: a table's schema, or {}.
+        signature: what the model takes.
+    Raises:
+        SchemaError: a column the model takes is missing.  NotFoundError: there is no such file.
+        DataError: the file is not of these kinds.
+    """
+    names = pictures.find(source, session)
+    if names:
+        given = pd.DataFrame({"file": [name.rpartition("/")[2] for name in names]})
+        return NewRows([pictures.read(name, session) for name in names], given)
+    if "*" in source or not files.find(source, session):
+        raise NotFoundError(f"{source} names no file of rows, and no picture. Correct the path.")
+    with files.on_disk(source, session) as path:
+        head = path.read_bytes()[:4096].lstrip(b"\xef\xbb\xbf \r\n")
+        if head[:1] not in (b"{", b"["):
+            given, comma = _csv(path, source)
+        else:
+            found = _json_lines(path, source)
+            if not is_table(instance):
+                shown = [json.dumps(row)[:80] for row in found]
+                return NewRows(by_input(found), pd.DataFrame({"row": shown}))
+            given, comma = pd.DataFrame(found), False
+    given = given.dropna(how="all").reset_index(drop=True)
+    if is_table(instance):
+        kinds = {name: about["type"] for name, about in instance["properties"].items()}
+    else:
+        kinds = {
+            name: "string" if about.dtype == "string" else "number"
+            for name, about in signature.inputs.items()
+        }
+        if not set(kinds) & set(given.columns) and len(kinds) == 1:
+            return NewRows(_only(given, comma, *kinds.values()), given)
+    rows = _columns(given, kinds, comma)
+    return NewRows(rows if is_table(instance) else {n: rows[n].to_numpy() for n in rows}, given)
+
+
+def with_answers(found: NewRows, answers) -> pd.DataFrame:
+    """The file's columns, then the answers, which get another name where the file has theirs.
+
+    Returns:
+        All of them; `.attrs["answers"]` names the answers.
+    """
+    flat = flat_frame(answers, found.given.index)
+    flat = flat.rename(columns=lambda n: f"predicted_{n}" if n in found.given else n)
+    whole = found.given.join(flat)
+    whole.attrs["answers"] = list(flat)
+    return whole
+
+
+def write(frame: pd.DataFrame, source: str, session) -> str:
+    """Write a frame beside the file it was made of; where that is."""
+    plain = re.sub(r"/?[^/]*\*.*$", "", source).rstrip("/") if "*" in source else source.rstrip("/")
+    folder, _, name = plain.rpartition("/")
+    stem = name if "*" in source or source.endswith("/") else re.sub(r"(\.\w+){1,2}$", "", name)
+    name = f"{stem or 'rows'}{ENDING}"
+    content = frame.to_csv(index=False)
+    if source.startswith("gs://"):
+        return storage.write_bytes(session, content.encode(), f"{folder}/{name}")
+    if re.match("https?://", source):
+        path = Path(name)  # nothing can be written beside it
+    else:
+        local = files.find_files(source)[:1] if "*" not in source else []
+        path = (
+            local[0].parent if local else Path(folder or ("/" if plain[:1] == "/" else "."))
+        ) / name
+    path.write_text(content, encoding="utf-8")
+    return str(path)
+
+
+def _csv(path: Path, source: str) -> tuple[pd.DataFrame, bool]:
+    """Every cell as it is written, and whether commas are decimal."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline().strip()
+    if not re.search(f"[{re.escape(csv_file.SEPARATORS)}]", header):  # one column
+        return pd.read_csv(path, dtype=str, sep="\0", engine="python", quotechar='"'), False
+    known = csv_file.layout(path, source, [])
+    parts = csv_file.parts(path, known, source, texts=known.names)
+    return pd.concat(parts, ignore_index=True), known.comma
+
+
+def _json_lines(path: Path, source: str) -> list:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise DataError(
+            f"{source} is not lines of JSON ({error}). Write one object a line, or a CSV file."
+        ) from error
+
+
+def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.DataFrame:
+    """The columns that a model takes: texts as they are written, numbers as training reads them."""
+    read = typed(from_frame(given.astype(object)), Remarks(), comma=comma, every_part=True)
+    places = {name: name for name in given} | {
+        identifier(str(name), "column"): name for name in reversed(list(given)) if name not in kinds
+    }
+    found, used = {}, set()
+    for name, kind in kinds.items():
+        place = places.get(name)
+        if kind == "string" and place is not None:
+            texts = given[place]
+            found[name] = texts.where(texts.isna(), texts.astype(str).str.strip())
+        elif place in read or name in read:
+            column = pd.Series(written(read[place if place in read else name]))
+            found[name] = column
+        else:
+            continue
+        used |= {place} if place is not None else {n for n in given if name.startswith(f"{n}_")}
+    aside = [str(name) for name in given if name not in used]
+    if aside:
+        print(f"Left aside, as the model does not take them: {', '.join(aside)}")
+    missing = [name for name in kinds if name not in found]
+    if missing:
+        raise SchemaError(
+            f"The file lacks what the model takes: {', '.join(missing)}. It has "
+            f"{', '.join(map(str, given))}."
+        )
+    return pd.DataFrame(found)
+
+
+def _only(given: pd.DataFrame, comma: bool, kind: str):
+    """A model's only input: a column of texts, or all columns as a matrix of numbers."""
+    if kind == "string":
+        texts = given.select_dtypes(object)
+        if texts.shape[1] != 1:
+            raise SchemaError(
+                f"The model takes one text a row; the file has the columns {_list(given)}. Keep "
+                "one, or give it the input's name."
+            )
+        return texts.iloc[:, 0].fillna("").tolist()
+    return _columns(given, dict.fromkeys(given, "number"), comma).to_numpy()
+
+
+def _list(names: Iterable) -> str:
+    return ", ".join(map(str, names))
