@@ -369,18 +369,18 @@ def _snake(name: str) -> str:
     return identifier(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name), "")
 
 
-def _whole(column: np.ndarray) -> bool:
+def whole(column: np.ndarray) -> bool:
     """All that are there are whole numbers, and there are some."""
-    for part in (column[:SAMPLE], column):
-        part = part[~np.isnan(part)]
-        if not (part == np.rint(part)).all():
-            return False
-    return len(part) > 0
+    first = column[:SAMPLE]
+    if (np.abs(first - np.rint(first)) > 0).any():
+        return False
+    seen = column[~np.isnan(column)]
+    return len(seen) > 0 and bool((seen == np.rint(seen)).all())
 
 
 def _numbers_rows(name: str, column: np.ndarray) -> bool:
     """Whole numbers, all different, that count up by one or are called an id."""
-    if np.isnan(column).any() or not _whole(column):
+    if np.isnan(column).any() or not whole(column):
         return False
     counts_up = bool((np.diff(column) == 1).all())
     return counts_up or bool(NAMED_ID.search(_snake(name)) and pd.Index(column).is_unique)
@@ -388,7 +388,7 @@ def _numbers_rows(name: str, column: np.ndarray) -> bool:
 
 def _names_something(name: str, column: np.ndarray) -> bool:
     """Whole numbers of which the column's name says that they are codes."""
-    if not NAMED_CODE.search(_snake(name)) or not _whole(column) or np.nanmin(column) < 0:
+    if not NAMED_CODE.search(_snake(name)) or not whole(column) or np.nanmin(column) < 0:
         return False
     return count_levels(column, 2) > 2 and not _numbers_rows(name, column)
 
@@ -429,7 +429,7 @@ def _left(places: np.ndarray, levels: int, target: Column) -> float:
     rows = np.bincount(groups, minlength=count)
     if isinstance(target, np.ndarray):
         apart = target - target.mean()
-        sums, whole = np.bincount(groups, apart, count), float(apart @ apart)
+        sums, total = np.bincount(groups, apart, count), float(apart @ apart)
         known = float((sums**2 / np.maximum(rows, 1)).sum())
     else:  # the sum over the classes, each 1 where a row is of it and else 0
         classes = len(target.levels)
@@ -440,9 +440,9 @@ def _left(places: np.ndarray, levels: int, target: Column) -> float:
         else:
             cells, found = np.unique(pairs, return_counts=True)
         shares = float((counted(target) ** 2).sum()) / len(places)
-        whole = len(places) - shares
+        total = len(places) - shares
         known = float((found**2 / np.maximum(rows[cells // classes], 1)).sum()) - shares
-    return 1 - known / whole if whole else 1.0
+    return 1 - known / total if total else 1.0
 
 
 def _correlation(column: np.ndarray, target: np.ndarray) -> float:

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import DataError
-from helpers.inputs.columns import Column, Texts, missing
+from helpers.inputs.columns import Column, Texts, missing, whole
 
 SEPARATORS = ",;\t|"
-HEAD_BYTES, RECORDS = 2**16, 30
+HEAD_BYTES, RECORDS = 2**16, 20
 SCAN_BYTES, MOST_DIGITS = 2**22, 20
 CELLS = 600_000  # in a part: what is read at once, besides what is kept of it
 READ = {
@@ -79,8 +79,9 @@ def parse(path: Path, source: str, notes: list[str]) -> tuple[dict[str, Column],
     if not utf8:
         known = replace(known, encoding="cp1252")
     columns = _columns(path, known, source)
-    if whole := [name for name, column in columns.items() if zeros and _whole(column)]:
-        columns |= _with_zeros(_columns(path, known, source, texts=whole))
+    numbers = [name for name, c in columns.items() if zeros and not isinstance(c, Texts)]
+    if codes := [name for name in numbers if whole(columns[name])]:
+        columns |= _with_zeros(_columns(path, known, source, texts=codes))
     empty = np.logical_and.reduce([missing(column) for column in columns.values()])
     if empty.any():
         columns = {name: column[~empty] for name, column in columns.items()}
@@ -152,14 +153,14 @@ def _part(column: pd.Series, places: dict[str, int]) -> tuple[str, np.ndarray]:
 
 
 def _joined(found: list[np.ndarray], places: dict[str, int] | None) -> Column:
-    whole = np.concatenate(found) if len(found) > 1 else found[0]
+    values = np.concatenate(found) if len(found) > 1 else found[0]
     if places is None:
-        return whole.astype("float64", copy=False)
-    if whole.dtype != "int32":  # a part without any value
-        whole = np.concatenate([
+        return values.astype("float64", copy=False)
+    if values.dtype != "int32":  # a part without any value
+        values = np.concatenate([
             part if part.dtype == "int32" else np.full(len(part), -1, "int32") for part in found
         ])  # fmt: skip
-    return Texts(whole, np.array(list(places), object))
+    return Texts(values, np.array(list(places), object))
 
 
 def _decode(content: bytes, source: str) -> tuple[str, str]:
@@ -213,14 +214,6 @@ def _scan(path: Path, known: Layout) -> tuple[bool, bool]:
                     at = at[content[at] - ord("0") < 10]
                 before = block[-1:]
     return utf8, zeros
-
-
-def _whole(column: Column) -> bool:
-    """Numbers without fractions, of which there are some."""
-    if isinstance(column, Texts):
-        return False
-    seen = column[~np.isnan(column)]
-    return len(seen) > 0 and bool((seen[:1000] % 1 == 0).all() and (seen % 1 == 0).all())
 
 
 def _with_zeros(columns: dict[str, Column]) -> dict[str, Column]:

@@ -15,6 +15,7 @@ import psutil
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PARTS = {
     "first": "From an empty machine to the first served prediction",
+    "tables": "Reading a table",
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "scale": "Training on larger tables",
     "serve": "One row a request",
