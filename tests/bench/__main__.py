@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [first train scale serve bulk resources]
+python -m tests.bench [first tables train scale serve bulk resources]
 """
 
 import datetime
