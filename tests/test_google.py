@@ -134,6 +134,7 @@ def test_from_an_empty_project_to_a_served_model_and_back(
         helpers.find_endpoint(session, "prices")
     said = capsys.readouterr().out
     assert "Nothing that bills by the hour is left." in said
+    assert "this tab may be closed" in said
     assert session.credentials.token not in said
 
     lines = written(wire)

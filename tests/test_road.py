@@ -56,6 +56,8 @@ def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     own = {"MODEL_NAME": "takings"}
     trained = shown(run("02_train", tmp_path, DATA="shops.csv", EPOCHS=2, SEED=1, **own))
     assert "shop_id is left out: it numbers the rows" in trained
+    assert "keep the machine on" in trained
+    assert "may be closed" not in trained
     assert "shops.csv (0.0 MB) to bucket local-bucket in us-central1" in trained
     assert "takings version 1: default, candidate, v1" in trained
     deployed = shown(run("03_deploy", tmp_path, MODEL_NAME="takings", VERSION="candidate"))
