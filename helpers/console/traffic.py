@@ -56,5 +56,5 @@ def _series(session: Session, metric: str, endpoint: str, now: datetime.datetime
 
 def _minute(point: dict, now: datetime.datetime) -> int | None:
     end = datetime.datetime.fromisoformat(point["interval"]["endTime"])
-    passed = int((now - end).total_seconds() // 60)
-    return MINUTES - 1 - passed if 0 <= passed < MINUTES else None
+    passed = max(0, int((now - end).total_seconds() // 60))  # the minute under way ends later
+    return MINUTES - 1 - passed if passed < MINUTES else None

@@ -5,14 +5,13 @@ import time
 
 from helpers.cloud import storage
 from helpers.cloud.client import LOST
-from helpers.console import endpoints, jobs, models
+from helpers.console import endpoints, forms, jobs
 from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
 
 EXAMPLES_BYTES = 2_000_000
 WAKING_S = 20  # a machine that scaled to zero is waited for so long
-LEVELS = 200  # a longer list of levels is a text to type
 
 
 def show(visit: Visit) -> Page:
@@ -28,39 +27,39 @@ def show(visit: Visit) -> Page:
     artifact = model.get("artifactUri", "").rstrip("/") + "/"
     schema = jobs.read_json(session, f"{artifact}1/assets.extra/instance.yaml")
     said = jobs.read_json(session, f"{artifact}1/assets.extra/prediction.yaml")
-    examples = _examples(session, artifact) or _only(schema)
+    inputs = forms.inputs(session, artifact, schema)
+    examples = _examples(session, artifact) or forms.only_example(schema, inputs)
     wanted = visit.query.get("example", "0")
     number = int(wanted) % len(examples) if wanted.isdecimal() and examples else 0
     example = examples[number] if examples else {"instance": {}, "truth": None}
-    fields = _fields(schema, example["instance"])
     values = {
-        "endpoint": endpoint, "serving": serving, "fields": fields, "number": number,
-        "examples": len(examples), "answer": None, "problem": "", "instance": example["instance"],
-        "truth": example["truth"], "unit": said.get("x-unit", ""), "target": said.get("title", ""),
+        "endpoint": endpoint, "serving": serving, "number": number, "examples": len(examples),
+        "fields": forms.fields(inputs, example["instance"]), "answer": None, "problem": "",
+        "instance": example["instance"], "truth": example["truth"],
+        "unit": said.get("x-unit", ""), "target": said.get("title", ""),
     }  # fmt: skip
     if visit.form is not None:
+        values["fields"] = forms.fields(inputs, example["instance"], visit.form)
         try:
-            instance = _filled(fields, visit.form, schema)
-            values |= {"instance": instance, "fields": _fields(schema, instance, visit.form)}
+            instance = values["instance"] = forms.filled(inputs, visit.form)
             begun_s = time.monotonic()
-            answer = _ask(session, endpoint, instance)
-            values["answer"] = _drawn(answer, values)
+            values["answer"] = _drawn(_ask(session, endpoint, instance), values)
             values["took_ms"] = round(1000 * (time.monotonic() - begun_s))
             values["unchanged"] = instance == example["instance"]
         except (SchemaError, CloudError) as error:
             values["problem"] = str(error)
-            values["fields"] = _fields(schema, example["instance"], visit.form)
     instance = values["instance"]
-    flat = isinstance(instance, dict) and not any(isinstance(v, dict) for v in instance.values())
-    values |= {"url": f"{endpoints.address(session, endpoint)}:predict", "flat": flat}
+    row = forms.row(inputs, instance) if schema.get("properties") else None
+    values |= {"url": f"{endpoints.address(session, endpoint)}:predict", "row": row}
     return Page("trial.html", values | {"state": visit.state and str(visit.state)})
 
 
 def _examples(session: Session, artifact: str) -> list[dict]:
     """Held-out instances that travel with the model, each with its truth."""
-    uri = artifact.rstrip("/").rpartition("/")[0] + "/examples.jsonl"
+    folder = artifact.rstrip("/")
+    beside = folder.rpartition("/")[0] if folder.endswith("/model") else folder
     try:
-        raw = storage.read_part(session, uri, 0, EXAMPLES_BYTES)
+        raw = storage.read_part(session, f"{beside}/examples.jsonl", 0, EXAMPLES_BYTES)
     except CloudError:
         return []
     found = []
@@ -69,89 +68,6 @@ def _examples(session: Session, artifact: str) -> list[dict]:
             one = json.loads(line)
             found.append({"instance": one["instance"], "truth": one.get("truth")})
     return found
-
-
-def _only(schema: dict) -> list[dict]:
-    example = schema.get("example")
-    if example is None:
-        return []
-    wire = {name: _on_wire(value, name, schema) for name, value in example.items()}
-    return [{"instance": wire, "truth": None}]
-
-
-def _on_wire(value, name: str, schema: dict):
-    kind = "string" if schema["properties"][name].get("type") == "string" else "number"
-    return schema["x-missing"][kind] if value is None else value
-
-
-def _fields(schema: dict, instance, typed: dict | None = None) -> list[dict]:
-    """A field an input; one box of JSON where nothing is known of them."""
-    properties = schema.get("properties", {})
-    if not properties or not isinstance(instance, dict):
-        given = typed.get("instance") if typed else json.dumps(instance, indent=1)
-        return [
-            {"name": "instance", "kind": "json", "value": given, "note": "one instance, as JSON"}
-        ]
-    made, notes = [], {row["name"]: row["seen"] for row in models.inputs(schema)}
-    for name, about in properties.items():
-        value = instance.get(name, "")
-        missing = value in schema.get("x-missing", {}).values() and about.get("nullable")
-        levels = [str(level) for level in about.get("enum", [])][:LEVELS]
-        kind = "number" if about.get("type") in ("number", "integer") else "text"
-        if kind == "text" and levels:
-            kind = "choice"
-        if about.get("format") in ("byte", "binary") or (
-            isinstance(value, dict) and "b64" in value
-        ):
-            kind, value = "image", value.get("b64", "") if isinstance(value, dict) else value
-        elif isinstance(value, dict | list):
-            kind, value = "json", json.dumps(value)
-        shown = "" if missing else repr(value) if isinstance(value, float) else value
-        shown = typed.get(f"in-{name}", "") if typed else shown
-        made.append({"name": name, "kind": kind, "value": str(shown), "levels": levels,
-                     "note": notes[name], "nullable": bool(about.get("nullable"))})  # fmt: skip
-    return made
-
-
-def _filled(fields: list[dict], form: dict, schema: dict):
-    """The instance that a sent form means.
-
-    Raises:
-        SchemaError: names the field and what was expected.
-    """
-    if fields[0]["name"] == "instance" and fields[0]["kind"] == "json":
-        return _json("instance", form.get("instance", ""))
-    instance = {}
-    for field in fields:
-        name, text = field["name"], form.get(f"in-{field['name']}", "").strip()
-        kind = "number" if field["kind"] == "number" else "string"
-        if not text and field["nullable"]:
-            instance[name] = schema["x-missing"][kind]
-        elif not text and field["kind"] != "text":
-            raise SchemaError(
-                f'Input "{name}" is empty; the model was trained on data without gaps there.'
-            )
-        elif field["kind"] == "number":
-            instance[name] = _number(name, text)
-        elif field["kind"] == "json":
-            instance[name] = _json(name, text)
-        else:
-            instance[name] = {"b64": text} if field["kind"] == "image" else text
-    return instance
-
-
-def _number(name: str, text: str) -> int | float:
-    try:
-        return int(text) if text.lstrip("-").isdecimal() else float(text.replace(",", ""))
-    except ValueError as error:
-        raise SchemaError(f'Input "{name}" holds "{text[:60]}"; expected a number.') from error
-
-
-def _json(name: str, text: str):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise SchemaError(f'Input "{name}" is not JSON: {error}.') from error
 
 
 def _ask(session: Session, endpoint: dict, instance) -> dict:

@@ -147,6 +147,9 @@ def test_the_form_answers_as_helpers_does(cloud, tab, split):
         )
         if kind == "b":
             break  # the other kind is a list of levels: nothing else can be chosen
+    counted = tab(f"endpoints/{split}").page
+    until(lambda: "requests, a minute" in counted.inner_text("main"), 20)
+    assert counted.locator(".chart").count() == 2
     page.fill("[name=in-size]", "a lot")
     page.click("button:has-text('Ask')")
     assert 'Input "size" holds "a lot"; expected a number.' in page.inner_text("main")

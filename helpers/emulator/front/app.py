@@ -31,7 +31,7 @@ from helpers.emulator.front.faults import Faults, drop
 # Importing a service registers its methods.
 SERVICES = (
     "operations", "buckets", "builds", "projects", "logs", "jobs", "tuning", "registry",
-    "endpoints", "predictions", "batch",
+    "endpoints", "predictions", "metrics", "batch",
 )  # fmt: skip
 BODY_BYTES = 8 * 2**20
 IDLE_S = 30 * 60

@@ -20,7 +20,7 @@ DOCUMENTS = {
     "v1": ["aiplatform.v1", "artifactregistry.v1", "cloudbuild.v1", "iam.v1", "serviceusage.v1",
            "cloudbilling.v1", "billingbudgets.v1"],
     "v2": ["logging.v2"],
-    "v3": ["cloudresourcemanager.v3"],
+    "v3": ["cloudresourcemanager.v3", "monitoring.v3"],
     "storage": ["storage.v1"],
     "v1beta1": ["aiplatform.v1beta1", "serviceusage.v1beta1"],
 }  # fmt: skip

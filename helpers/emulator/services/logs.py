@@ -1,5 +1,8 @@
 """Cloud Logging over files: DIR/logs/TYPE/ID/TASK.jsonl, one `{"t","m","s"}` a line."""
 
+import bisect
+import contextlib
+import datetime
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -45,7 +48,9 @@ def entries(call: Call) -> dict:
         raise ApiError(400, "page_token doesn't match arguments from the request")
     project = (call.body.get("resourceNames") or ["projects/local"])[0].split("/")[1]
     narrowed = re.search(r'resource\.labels\.\w+\s*=\s*"?([\w-]+)"?', text)
-    chosen = [e for e in _entries(call.cloud, project, narrowed and narrowed[1]) if wanted(e)]
+    within = _within(text)
+    found = _entries(call.cloud, project, narrowed and narrowed[1], within)
+    chosen = [entry for entry in found if wanted(entry)]
     chosen.sort(key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
     start, size = int(token), min(int(call.body.get("pageSize") or 50), 1000)
     answer: dict = {"entries": chosen[start : start + size]} if chosen[start:] else {}
@@ -54,12 +59,32 @@ def entries(call: Call) -> dict:
     return answer
 
 
-def _entries(cloud: Cloud, project: str, resource_id: str | None) -> Iterator[dict]:
+def _within(text: str) -> tuple[bytes, bytes]:
+    """The times between which a filter's entries lie, where it says so plainly."""
+    bounds = {">": [], "<": []}
+    if not re.search(r"\b(OR|NOT)\b|(^|[\s(])-", text):
+        for sign, moment in re.findall(r'timestamp\s*([<>])=?\s*"([^"]+)"', text):
+            with contextlib.suppress(ValueError):
+                at = datetime.datetime.fromisoformat(moment).astimezone(datetime.UTC)
+                bounds[sign].append(at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode())
+    return max(bounds[">"], default=b""), min(bounds["<"], default=b"~")
+
+
+def _time(line: bytes) -> bytes:
+    return line[7:34]  # {"t": "2026-11-28T00:00:00.000000Z", …
+
+
+def _entries(
+    cloud: Cloud, project: str, resource_id: str | None, within: tuple[bytes, bytes]
+) -> Iterator[dict]:
     for path in sorted((cloud.folder / "logs").glob(f"*/{resource_id or '*'}/*.jsonl")):
         kind, found = path.parts[-3].replace("%2F", "/"), path.parts[-2]
         labels = {ID_LABEL.get(kind, "endpoint_id"): found, "project_id": project}
         resource = {"type": kind, "labels": labels | {"task_name": path.stem}}
-        for i, raw in enumerate(path.read_bytes().splitlines(keepends=True)):
+        lines = path.read_bytes().splitlines(keepends=True)  # in the order of their times
+        first = bisect.bisect_left(lines, within[0], key=_time)
+        end = bisect.bisect_right(lines, within[1], key=_time)
+        for i, raw in enumerate(lines[first:end], first):
             if not raw.endswith(b"\n"):
                 continue  # a line that is being written
             line = orjson.loads(raw)

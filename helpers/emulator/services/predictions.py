@@ -25,7 +25,7 @@ from helpers.emulator.front.calls import (
     read_body,
     refused,
 )  # fmt: skip
-from helpers.emulator.services import registry
+from helpers.emulator.services import metrics, registry
 from helpers.emulator.services.serving import START_S, Answer, ModelServer
 
 ID = "aiplatform.projects.locations.endpoints."
@@ -213,7 +213,11 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
                 if not started.done():
                     await asyncio.shield(asyncio.wrap_future(started))
                 started.result()
-                return target, await server.post(body, kind)
+                begun_s = time.perf_counter()
+                answer = await server.post(body, kind)
+                took_s = time.perf_counter() - begun_s
+                metrics.record(name, target.about["deployedModelId"], answer.status, took_s)
+                return target, answer
         except TimeoutError as error:
             raise ApiError(504, f"The model did not answer in {TIMEOUT_S} s.") from error
         except (OSError, EOFError) as error:

@@ -16,7 +16,8 @@ from helpers.emulator.services import operations
 KNOWN = {
     f"{name}.googleapis.com"
     for name in ("aiplatform", "artifactregistry", "billingbudgets", "cloudbilling", "cloudbuild",
-                 "cloudresourcemanager", "compute", "iam", "logging", "serviceusage", "storage")
+                 "cloudresourcemanager", "compute", "iam", "logging", "monitoring", "serviceusage",
+                 "storage")
 }  # fmt: skip
 BILLING = "billingAccounts/000000-000000-000000"  # pays for every project here
 
