@@ -266,7 +266,7 @@ def serve(session, state: Path) -> int:
             App(own, secret, state if local else None), access_log=False, log_level="warning",
             lifespan="off", timeout_graceful_shutdown=1, server_header=False, proxy_headers=False,
         )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = _Server(config, file)
         known = {"port": listener.getsockname()[1], "secret": secret}
         listener.listen(128)
         part = file.with_suffix(".part")
@@ -275,11 +275,20 @@ def serve(session, state: Path) -> int:
         part.replace(file)
         watch = _until_cloud_ends if local else _until_input_ends
         threading.Thread(target=watch, args=(server, state), daemon=True).start()
-        try:
-            server.run(sockets=[listener])
-        finally:
-            file.unlink(missing_ok=True)
+        server.run(sockets=[listener])
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Nobody is sent here any more once it begins to end."""
+
+    def __init__(self, config: uvicorn.Config, file: Path):
+        super().__init__(config)
+        self.file = file
+
+    async def shutdown(self, sockets=None) -> None:
+        self.file.unlink(missing_ok=True)
+        await super().shutdown(sockets)
 
 
 def _until_cloud_ends(server: uvicorn.Server, state: Path) -> None:
