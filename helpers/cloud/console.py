@@ -9,6 +9,7 @@ import fcntl
 import functools
 import hashlib
 import hmac
+import importlib
 import json
 import logging
 import os
@@ -53,11 +54,10 @@ class Opened:
 def open_console(session: Session, page: str = "") -> Opened:
     """Show where the console is, in the way of the place this runs in."""
     opened = Opened(address(session, page))
-    if "google.colab" in sys.modules:
-        from google.colab import output
-
+    front = _colab()
+    if front:
         port, path = _address(session, page)
-        output.serve_kernel_port_as_window(port, path=path, anchor_text="Open the console")
+        front.serve_kernel_port_as_window(port, path=path, anchor_text="Open the console")
     elif "ipykernel" not in sys.modules:
         print(opened)
     return opened
@@ -82,14 +82,23 @@ def _address(session: Session, page: str) -> tuple[int, str]:
     return known["port"], f"/enter?{urlencode({'code': code, 'to': to}, safe='/')}"
 
 
+def _colab():
+    """What reaches into the reader's browser, where this is Colab."""
+    if "google.colab" not in sys.modules:
+        return None
+    try:
+        return importlib.import_module("google.colab.output")
+    except ImportError:
+        return None
+
+
 @functools.cache
 def _root(port: int) -> str:
     """Where a reader's browser finds a port of this machine: in Colab behind its proxy."""
-    if "google.colab" in sys.modules:
-        from google.colab import output
-
+    front = _colab()
+    if front:
         try:
-            found = output.eval_js(f"google.colab.kernel.proxyPort({port})", timeout_sec=5)
+            found = front.eval_js(f"google.colab.kernel.proxyPort({port})", timeout_sec=5)
             return str(found).rstrip("/")
         except Exception as error:  # nobody's browser is there, and the reasons vary
             log.info("no proxy of port %s: %r", port, error)
