@@ -48,8 +48,8 @@ lint: setup ## Check code and notebooks
 	@$(BIN)/python .ci/generate_notebooks.py --check
 	@$(BIN)/python .ci/lint_notebooks.py
 
-new: setup ## Make a project from a CSV (NAME=churn DATA=path.csv TARGET=churned FOLDER=..)
-	@$(BIN)/python -m helpers.new '$(NAME)' --data '$(DATA)' --target '$(TARGET)' --folder '$(or $(FOLDER),.)'
+new: setup ## Make a project from your data (NAME=churn DATA=path.csv TARGET=churned KIND=image|text|series FOLDER=..)
+	@$(BIN)/python -m helpers.new '$(NAME)' --data '$(DATA)' --target '$(TARGET)' --kind '$(or $(KIND),table)' --folder '$(or $(FOLDER),.)'
 
 console: setup ## Open the console: jobs, models, endpoints, buckets and costs in the browser
 	@$(BIN)/python -m helpers.console

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from helpers.inputs import images, series, texts
 from helpers.new import project as new
 from helpers.new.__main__ import main
 from helpers.notebooks import read_parameters
@@ -105,6 +106,54 @@ def test_bad_input_is_refused_and_leaves_nothing(source, tmp_path, name, target,
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def prepared(kind: str, folder: Path) -> Path:
+    """Data of a kind, small."""
+    if kind == "image":
+        for digit in Path(images.write_digits(folder / "all")).iterdir():
+            for file in sorted(digit.iterdir())[: 8 if digit.name in "03" else 0]:
+                (folder / "ink" / digit.name).mkdir(parents=True, exist_ok=True)
+                file.rename(folder / "ink" / digit.name / file.name)
+        return folder / "ink"
+    made = texts.reviews()[:80] if kind == "text" else series.weekly_sales()[["sales"]]
+    made.to_csv(folder / "own.csv", index=kind == "series")
+    return folder / "own.csv"
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "series"])
+def test_projects_of_other_kinds(tmp_path, capsys, kind):
+    source = prepared(kind, tmp_path)
+    arguments = ["mine", "--data", str(source), "--kind", kind, "--folder", str(tmp_path / "made")]
+    assert main(arguments) == 0
+    assert "Made " in capsys.readouterr().out
+    folder = tmp_path / "made" / "mine"
+    first = read_parameters(folder / "notebooks" / "01_prototype.ipynb")
+    assert first["DATA"] == f"data/{source.name}"
+    assert {"image": "BACKBONE", "text": "WORDS", "series": "HORIZON"}[kind] in first
+    assert (folder / first["DATA"]).exists()
+    assert read_parameters(folder / "notebooks" / "02_train.ipynb")["DATA"] == first["DATA"]
+    written = (folder / "notebooks" / "01_prototype.ipynb").read_text()
+    assert "more/image.ipynb" not in written.replace("`more/image.ipynb`", "")
+    assert f"from `data/{source.name}`" in (folder / "README.md").read_text()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["image", "text", "series"])
+def test_projects_of_other_kinds_pass_their_test(tmp_path, kind):
+    folder = new.new("mine", str(prepared(kind, tmp_path)), folder=tmp_path / "made", kind=kind)
+    assert "04_predict" in make(folder, "test")
+
+
+def test_data_of_another_kind_is_refused(source, tmp_path, capsys):
+    arguments = ["mine", "--data", str(source), "--folder", str(tmp_path)]
+    assert main([*arguments, "--kind", "picture"]) == 2
+    assert 'KIND="picture" is unknown' in capsys.readouterr().err
+    assert main([*arguments, "--kind", "image"]) == 2
+    assert "is one file, and no zip" in capsys.readouterr().err
+    assert main([*arguments, "--kind", "series"]) == 2
+    assert "has no times" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_file_that_is_not_there(tmp_path, capsys):
