@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.cloud import storage
+from helpers.cloud import images, storage
 from helpers.cloud.client import Session
-from helpers.cloud.images import serving_image, serving_version
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS, check_labels, resource_id
 from helpers.cloud.resources import missing, named, settle
-from helpers.errors import CloudError, DataError, NotFoundError, SettingError, near
+from helpers.errors import CloudError, NotFoundError, SettingError, near
 from helpers.inputs import artifact, examples
-from helpers.inputs.signature import SavedModel, Signature
+from helpers.inputs.signature import Signature
 from helpers.looks import model_card
 
-SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 SCHEMATA = {"instance": "instanceSchemaUri", "prediction": "predictionSchemaUri"}
 ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 
@@ -134,8 +132,8 @@ def register(
     artifact_uri = artifact_uri.rstrip("/") + "/"
     folder = artifact.version_folder(session, artifact_uri)
     if not folder:
-        raise _nothing(session, artifact_uri)
-    saved = _checked(session, folder)
+        raise artifact.nothing(session, artifact_uri)
+    saved = artifact.checked(session, folder, images.serving_version())
 
     models = session.collection("models")
     existing = named(session, "models", name)
@@ -143,7 +141,6 @@ def register(
         for version in _versions(session, existing["name"]):
             if version.get("artifactUri") == artifact_uri:
                 return _with_aliases(session, version, name, aliases)
-    image = serving_image(session)
     schemas = {kind: artifact.described(session, folder, kind) for kind in SCHEMATA}
     description, about = model_card.write(session, artifact_uri, saved, **schemas)
     body = {
@@ -153,7 +150,7 @@ def register(
             "versionDescription": description,
             "labels": about | (labels or {}) | LABELS,
             "versionAliases": ["default", *aliases],
-            "containerSpec": _serving_container(image),
+            "containerSpec": images.serving_container(images.serving_image(session)),
         }
     }
     there = {SCHEMATA[kind]: f"{folder}assets.extra/{kind}.yaml" for kind in schemas
@@ -190,23 +187,6 @@ def delete_model(session: Session, model: str) -> None:
         session.wait(operation)
 
 
-def _serving_container(image: str) -> dict:
-    return {
-        "imageUri": image,
-        "command": ["/usr/bin/tensorflow_model_server"],
-        "args": [
-            f"--model_name={SERVED_NAME}",
-            "--model_base_path=$(AIP_STORAGE_URI)",
-            "--rest_api_port=8080",
-            "--port=8500",
-            "--file_system_poll_wait_seconds=31540000",
-        ],
-        "ports": [{"containerPort": 8080}],
-        "predictRoute": f"/v1/models/{SERVED_NAME}:predict",
-        "healthRoute": f"/v1/models/{SERVED_NAME}",
-    }
-
-
 def _stored(session: Session, source, name: str) -> str:
     """The address of a model's folder in the bucket, put there if it is not."""
     address = isinstance(source, str) and source.startswith("gs://")
@@ -225,38 +205,6 @@ def _stored(session: Session, source, name: str) -> str:
             export = importlib.import_module("helpers.learning.export").export
             source = export(source, folder=Path(folder, "model")).parent
         return artifact.store(session, Path(source), name)
-
-
-def _nothing(session: Session, artifact_uri: str) -> NotFoundError:
-    base = artifact.beside(artifact_uri, "")
-    left = [uri.removeprefix(base) for uri in storage.list_uris(session, base)]
-    there = f" There: {', '.join(left[:6])}{', …' if len(left) > 6 else ''}." if left else ""
-    return NotFoundError(
-        f"No exported model in {artifact_uri} (1/saved_model.pb is missing).{there} "
-        "helpers.export(model) writes one."
-    )
-
-
-def _checked(session: Session, folder: str) -> SavedModel:
-    """What the model says of itself; refused where no server could serve it."""
-    try:
-        saved = artifact.saved_model(session, folder)
-    except DataError as error:
-        print(f"{error} It is registered as it is; the server will refuse it.")
-        return SavedModel("", {})
-    if not saved.signatures:
-        raise DataError(
-            f"{folder} has no signatures, so nobody can call it. Write it with helpers.export."
-        )
-    server = serving_version()
-    minor = [tuple(map(int, v.split(".")[:2])) for v in (saved.tensorflow, server) if v]
-    if len(minor) == 2 and minor[1] < minor[0]:
-        raise SettingError(
-            f"The model was exported by TensorFlow {saved.tensorflow}; TensorFlow Serving "
-            f"{server} is older. Train with TensorFlow {server} or name a newer "
-            "server in the environment variable SERVING_VERSION."
-        )
-    return saved
 
 
 def _upload(session: Session, body: dict, existing: dict | None) -> dict:

@@ -26,6 +26,7 @@ UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 
 # The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.
 SERVING_VERSION = "2.20.0"
+SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 SERVING_DOCKERFILE = "FROM tensorflow/serving:{version}\n"
 ENVIRONMENT_DOCKERFILE = """\
 FROM {base}
@@ -102,6 +103,24 @@ def serving_version() -> str:
 def serving_image(session: Session) -> str:
     """TensorFlow Serving, copied into the project's own repository."""
     return ensure(session, "serving", serving_files())
+
+
+def serving_container(image: str) -> dict:
+    """How that image serves a model, as the registry keeps it."""
+    return {
+        "imageUri": image,
+        "command": ["/usr/bin/tensorflow_model_server"],
+        "args": [
+            f"--model_name={SERVED_NAME}",
+            "--model_base_path=$(AIP_STORAGE_URI)",
+            "--rest_api_port=8080",
+            "--port=8500",
+            "--file_system_poll_wait_seconds=31540000",
+        ],
+        "ports": [{"containerPort": 8080}],
+        "predictRoute": f"/v1/models/{SERVED_NAME}:predict",
+        "healthRoute": f"/v1/models/{SERVED_NAME}",
+    }
 
 
 def serving_files() -> dict[str, bytes]:

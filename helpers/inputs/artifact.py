@@ -12,7 +12,7 @@ from pathlib import Path
 
 from helpers.cloud import storage
 from helpers.cloud.names import slug
-from helpers.errors import NotFoundError, SettingError
+from helpers.errors import DataError, NotFoundError, SettingError
 from helpers.inputs import examples, metrics, signature
 
 CARD = "card.md"
@@ -36,6 +36,45 @@ def saved_model(session, folder: str) -> signature.SavedModel:
     """
     uri = f"{folder}saved_model.pb"
     return signature.read(storage.read_bytes(session, uri), uri)
+
+
+def checked(session, folder: str, server: str) -> signature.SavedModel:
+    """What the model says of itself; refused where no server could serve it.
+
+    Args:
+        server: the version of TensorFlow Serving; one older than the exporter can't be trusted.
+    Raises:
+        DataError: nobody can call it.  SettingError: the server is older.
+    """
+    try:
+        saved = saved_model(session, folder)
+    except DataError as error:
+        print(f"{error} It is registered as it is; the server will refuse it.")
+        return signature.SavedModel("", {})
+    if not saved.signatures:
+        raise DataError(
+            f"{folder} has no signatures, so nobody can call it. Write it with helpers.export."
+        )
+    found = (re.match(r"(\d+)\.(\d+)", version) for version in (saved.tensorflow, server))
+    minor = [tuple(map(int, match.groups())) for match in found if match]
+    if len(minor) == 2 and minor[1] < minor[0]:
+        raise SettingError(
+            f"The model was exported by TensorFlow {saved.tensorflow}; TensorFlow Serving "
+            f"{server} is older. Train with TensorFlow {server} or name a newer "
+            "server in the environment variable SERVING_VERSION."
+        )
+    return saved
+
+
+def nothing(session, uri: str) -> NotFoundError:
+    """The error of a folder without a model; what is there is named."""
+    base = beside(uri, "")
+    left = [one.removeprefix(base) for one in storage.list_uris(session, base)]
+    there = f" There: {', '.join(left[:6])}{', …' if len(left) > 6 else ''}." if left else ""
+    return NotFoundError(
+        f"No exported model in {uri} (1/saved_model.pb is missing).{there} "
+        "helpers.export(model) writes one."
+    )
 
 
 def described(session, folder: str, kind: str) -> dict:

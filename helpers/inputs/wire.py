@@ -18,6 +18,7 @@ import numpy as np
 from helpers.inputs.signature import DEFAULT, DTYPES, Signature, Tensor, message, shape_of
 
 ROWS = "rows"  # the packed signature's only input
+PLAIN = {str, int, float, bool, type(None)}  # what JSON takes as it is
 PACKABLE = re.compile(r"u?int(8|16)|int(32|64)|float(16|32|64)")  # what decode_raw can take
 
 
@@ -100,7 +101,10 @@ def plain(value):
     if isinstance(value, bytes):
         return {"b64": base64.b64encode(value).decode()}
     if isinstance(value, np.ndarray | list | tuple):
-        return [plain(one) for one in value]
+        found = value.tolist() if isinstance(value, np.ndarray) else value
+        if set(map(type, found)) <= PLAIN:  # as long columns are, where one call a value is slow
+            return list(found)
+        return [plain(one) for one in found]
     if isinstance(value, dict):
         return {name: plain(one) for name, one in value.items()}
     return value.item() if isinstance(value, np.generic) else value
@@ -128,12 +132,12 @@ def outputs(answer, names: Iterable[str]) -> dict[str, np.ndarray]:
 
 def array(values) -> np.ndarray:
     """JSON's lists as an array: numbers, or objects that are texts or bytes."""
-    values = unplain(values)
     first = values
     while isinstance(first, list) and first:
         first = first[0]
-    kind = object if isinstance(first, str | bytes) else None
-    return np.array(values, kind)
+    if isinstance(first, str | dict):
+        return np.array(unplain(values), object)
+    return np.array(values)
 
 
 def _fixed(about: Tensor) -> bool:

@@ -1,0 +1,133 @@
+"""Files of new rows as a model takes them; names and arrays on their way. No server is asked."""
+
+import json
+import keyword
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.errors import DataError, NotFoundError, SchemaError
+from helpers.inputs import new_rows, pictures, values, wire
+from helpers.inputs.signature import Signature, Tensor
+
+ROOMS = {
+    "required": ["size (m²)", "kind", "built_year"],
+    "properties": {
+        "size (m²)": {"type": "number", "nullable": True, "x-input": "size_m_2"},
+        "kind": {"type": "string", "nullable": True},
+        "built_year": {"type": "number", "nullable": False},
+    },
+    "x-missing": {"number": -1.0, "string": ""},
+}
+ONE = Signature({"x": Tensor("float32", (None, 2))}, {"y": Tensor("float32", (None,))})
+TEXT = Signature({"text": Tensor("string", (None,))}, {"y": Tensor("float32", (None,))})
+CSV = 'name,kind,"size (m²)",built\nthe first,007,"1,200 m²",2019-03-01\nthe second,b,,2020-01-05\n'
+
+
+def test_a_table_gets_its_columns_and_keeps_the_files(tmp_path, capsys):
+    path = tmp_path / "rooms.csv"
+    path.write_text(CSV, encoding="utf-8")
+    found = new_rows.read(str(path), ROOMS, ONE, None)
+    assert found.rows["size (m²)"].tolist()[0] == 1200
+    assert np.isnan(found.rows["size (m²)"][1])
+    assert found.rows["kind"].tolist() == ["007", "b"]
+    assert found.rows["built_year"].tolist() == [2019, 2020]
+    assert "Left aside, as the model does not take them: name" in capsys.readouterr().out
+    answers = pd.DataFrame({"kind": ["x", "y"], "probability_x": [0.9, 0.1]})
+    frame = new_rows.with_answers(found, answers)
+    assert list(frame) == ["name", "kind", "size (m²)", "built", "predicted_kind", "probability_x"]
+    where = new_rows.write(frame, str(path), None)
+    assert where == str(tmp_path / "rooms-predictions.csv")
+    assert pd.read_csv(where, dtype=str)["kind"].tolist() == ["007", "b"]
+
+
+def test_one_row_is_enough_and_a_missing_column_is_refused(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text(CSV.rsplit("\n", 2)[0])
+    assert len(new_rows.read(str(path), ROOMS, ONE, None).rows) == 1
+    path.write_text("kind,other\na,1\n")
+    with pytest.raises(SchemaError, match=r"lacks what the model takes: size .*, built_year"):
+        new_rows.read(str(path), ROOMS, ONE, None)
+
+
+def test_json_lines_of_a_table_and_of_a_tensor(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [{"size (m²)": 3, "kind": "a", "built_year": 2000, "more": 1}] * 2
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert new_rows.read(str(path), ROOMS, ONE, None).rows["size (m²)"].tolist() == [3, 3]
+    path.write_text('{"x": [1, 2]}\n{"x": [3, 4]}\n')
+    assert new_rows.read(str(path), {}, ONE, None).rows["x"].tolist() == [[1, 2], [3, 4]]
+    path.write_text('{"x": [1, 2]}\n{"x": [3, ')
+    with pytest.raises(DataError, match="is not lines of JSON"):
+        new_rows.read(str(path), {}, ONE, None)
+
+
+def test_a_matrix_and_texts_without_a_header_of_the_models_own(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\n1,2\n3,4.5\n")
+    assert new_rows.read(str(path), {}, ONE, None).rows.tolist() == [[1, 2], [3, 4.5]]
+    path.write_text("review\nvery good\nnot so\n")
+    assert new_rows.read(str(path), {}, TEXT, None).rows == ["very good", "not so"]
+    path.write_text("review,more\nvery good,x\n")
+    with pytest.raises(SchemaError, match="takes one text a row; the file has the columns"):
+        new_rows.read(str(path), {}, TEXT, None)
+
+
+def test_pictures_are_found_in_folders_and_by_patterns(tmp_path):
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(name.encode())
+    found = new_rows.read(str(tmp_path), {}, TEXT, None)
+    assert (found.given["file"].tolist(), found.rows) == (["a.jpg", "b.PNG"], [b"a.jpg", b"b.PNG"])
+    assert pictures.find(str(tmp_path / "*.jpg"), None) == [str(tmp_path / "a.jpg")]
+    assert new_rows.write(found.given, str(tmp_path), None) == f"{tmp_path}-predictions.csv"
+    with pytest.raises(NotFoundError, match="names no file of rows, and no picture"):
+        new_rows.read(str(tmp_path / "*.gif"), {}, TEXT, None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text() | st.sampled_from([*keyword.kwlist, "self", "a_b", "A_B"]), unique=True))
+def test_any_names_become_ones_that_tensorflow_takes(columns):
+    names = wire.input_names(columns)
+    assert list(names) == columns
+    assert len({name.lower() for name in names.values()}) == len(columns)
+    for column, name in names.items():
+        assert name.isascii()
+        assert name.isidentifier()
+        assert not keyword.iskeyword(name)
+        assert name != "self"
+        if column.lower() in ("size", "unit_price"):
+            assert name == column
+
+
+def test_rows_are_packed_in_the_inputs_own_types():
+    two = [np.array([[1, 2], [3, 4]], "uint8"), np.array([[0.5], [1.5]], "float32")]
+    packed = wire.pack(two)
+    assert packed == b"".join(bytes([1 + 2 * i, 2 + 2 * i]) + two[1][i].tobytes() for i in (0, 1))
+    both = {"a": Tensor("uint8", (None, 2)), "b": Tensor("float32", (None, 1))}
+    assert wire.record_dtype(both) == "uint8"
+    name = wire.packed_name(Signature(both, {}))
+    assert name.startswith("packed_")
+    assert name != wire.packed_name(Signature(both, {"y": Tensor("float32", (None,))}))
+    for about in (Tensor("string", (None,)), Tensor("float32", (None, None)), Tensor("bool", ())):
+        assert wire.packed_name(Signature({"a": about}, {})) == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "about", "expected"),
+    [
+        ([1, 2], Tensor("float32", (None, 1)), [[1.0], [2.0]]),
+        ([[1], [2]], Tensor("int64", (None,)), [1, 2]),
+        ([1.0, 2.0], Tensor("int32", (None,)), [1, 2]),
+        (pd.Series([True, False]), Tensor("bool", (None,)), [True, False]),
+        ([b"x\0", "y"], Tensor("string", (None,)), [b"x\0", "y"]),
+        (np.array(["ab", "c"]), Tensor("string", (None, 1)), [["ab"], ["c"]]),
+        ([[1, 2, 3]], Tensor("float16", None), [[1, 2, 3]]),
+    ],
+)
+def test_values_become_what_an_input_is(given, about, expected):
+    found = values.fit(given, Signature({"x": about}, {}))["x"]
+    assert found.tolist() == expected
+    assert found.dtype == (object if about.dtype == "string" else about.dtype)
