@@ -44,7 +44,15 @@ def breach(line: str) -> str:
     if kind == "slider" and not {"min", "max"} <= set(form.options):
         return "a slider needs min and max"
     expected = forms.misfit(form, value)
-    return f"{value!r} does not fit; expected {expected}" if expected else ""
+    if not expected:
+        return ""
+    if dropdown:
+        return f"{value!r} is not among the choices"
+    article, _, rest = expected.partition(" ")
+    if article in ("a", "an"):
+        return f"{value!r} is no {rest}"
+    low, high = form.limits
+    return f"{value!r} is outside {low:g} to {high:g}"
 
 
 def breach_below(line: str) -> str:

@@ -99,7 +99,7 @@ def place(request, monkeypatch):
     if colab:
         module = types.ModuleType("google.colab")
         module.auth = types.SimpleNamespace(
-            authenticate_user=lambda project_id=None: asked.append(project_id)
+            authenticate_user=lambda *, project_id: asked.append(project_id)
         )
         monkeypatch.setitem(sys.modules, "google.colab", module)
     return request.param, asked
@@ -113,7 +113,7 @@ def test_each_place_has_its_sign_in(place, monkeypatch):
     monkeypatch.setattr(google.auth, "default", lambda scopes: (signed_in, None))
     made = helpers.connect("google", project="my-project", bucket="")
     assert made.credentials is signed_in
-    assert asked == ([None, "my-project"] if asks else [])
+    assert asked == (["my-project"] if asks else [])
 
     def nobody(scopes):
         raise DefaultCredentialsError("none")
@@ -124,12 +124,18 @@ def test_each_place_has_its_sign_in(place, monkeypatch):
 
 
 @pytest.mark.parametrize("said", ["Error: credential propagation was unsuccessful", ""])
-def test_colabs_question_refused_is_one_sentence_and_sets_nothing(monkeypatch, said):
+def test_colabs_question_refused_is_one_sentence_and_sets_nothing(monkeypatch, tmp_path, said):
     class MessageError(Exception):
         pass
 
-    def refused(project_id=None):
-        os.environ["GOOGLE_CLOUD_PROJECT"] = project_id or "asked"
+    settings = tmp_path / "configurations"
+    settings.mkdir()
+    (settings / "config_default").write_text("[core]\nproject = mine\n")
+
+    def refused(*, project_id):
+        os.environ["GOOGLE_CLOUD_PROJECT"] = project_id
+        for name in ("config_default", "config_colab"):
+            (settings / name).write_text(f"[core]\nproject = {project_id}\n")
         os.environ.pop("GOOGLE_CLOUD_QUOTA_PROJECT", None)
         raise MessageError(said)
 
@@ -139,12 +145,15 @@ def test_colabs_question_refused_is_one_sentence_and_sets_nothing(monkeypatch, s
     for name in ("VERTEX_PRODUCT", "CLOUD_ML_JOB_ID", "GOOGLE_CLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GOOGLE_CLOUD_QUOTA_PROJECT", "mine")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     before = dict(os.environ)
     with pytest.raises(SettingError) as caught:
         helpers.connect("google", project="my-project", bucket="")
     assert f"refused or did not end ({said or 'MessageError'})" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert dict(os.environ) == before
+    kept = {path.name: path.read_text() for path in settings.iterdir()}
+    assert kept == {"config_default": "[core]\nproject = mine\n"}
 
 
 def test_a_key_file_is_refused(tmp_path, monkeypatch):

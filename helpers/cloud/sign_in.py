@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from google.auth.credentials import Credentials
 
@@ -31,20 +32,32 @@ def _place() -> str:
 
 
 def _ask_in_colab(project: str) -> None:
-    """Let Colab ask its question; when it is refused, nothing has been set."""
+    """Let Colab ask its question; when it is refused, nothing has been set.
+
+    Colab sets the project before it asks: in the environment, and in gcloud's own files.
+    """
     from google.colab import auth
 
-    before = dict(os.environ)
+    environment, settings = dict(os.environ), _gcloud_settings()
     try:
-        auth.authenticate_user()  # with the project it would be set before the question
+        auth.authenticate_user(project_id=project)
     except Exception as error:  # Colab's own: refused, closed, or the page did not answer
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(environment)
+        for path in _gcloud_settings().keys() - settings.keys():
+            path.unlink()
+        for path, content in settings.items():
+            path.write_bytes(content)
         raise SettingError(
             f"Colab's sign-in was refused or did not end ({str(error) or type(error).__name__}). "
             f'{SIGN_IN["Colab"]}, or use CLOUD="local".'
         ) from error
-    auth.authenticate_user(project_id=project)  # signed in: asks nothing, sets the project
+
+
+def _gcloud_settings() -> dict[Path, bytes]:
+    """The files in which gcloud keeps its project."""
+    folder = Path(os.environ.get("CLOUDSDK_CONFIG") or Path.home() / ".config" / "gcloud")
+    return {path: path.read_bytes() for path in folder.glob("configurations/config_*")}
 
 
 def sign_in(project: str) -> Credentials:
