@@ -499,7 +499,7 @@ def test_any_name_is_a_column_s_name(load, seed):
     table = load(frame.to_csv(index=False), target=target)
     assert table.features == tuple(name for name in names if name != target)
     assert table.target == target
-    assert list(data.describe(table).index) == [*table.features, target]
+    assert list(data.describe(table).index) == [target, *table.features]
     assert everything(table)[names[-1]].tolist() == frame[names[-1]].tolist()
     about = schema.instance(table)
     assert json.loads(json.dumps(about))["required"] == list(table.features)
