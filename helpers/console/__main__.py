@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--state", type=Path, help="serve: the folder of console.json")
     arguments = parser.parse_args()
     if arguments.verb == "serve":
-        from helpers.console.server import serve
+        from helpers.console.process import serve
 
         return serve(_told(json.loads(sys.stdin.readline())), arguments.state)
     from helpers.connection import connect

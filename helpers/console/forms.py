@@ -20,10 +20,10 @@ def inputs(session: Session, artifact: str, schema: dict) -> list[dict]:
     A table's schema says most; else the SavedModel's own signature; else one box of JSON. `wire`
     is the name that travels, `bare` a lone input whose name the row form leaves out.
     """
-    if schema.get("properties"):
+    if models.properties(schema):
         seen = {row["name"]: row["seen"] for row in models.inputs(schema)}
         return [_column(name, about, schema, seen[name])
-                for name, about in schema["properties"].items()]  # fmt: skip
+                for name, about in models.properties(schema).items()]  # fmt: skip
     try:
         graph = storage.read_part(session, f"{artifact}1/saved_model.pb", 0, GRAPH_BYTES)
         served = signature.read(graph).signatures[signature.DEFAULT]

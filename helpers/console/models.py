@@ -12,6 +12,7 @@ from helpers.looks.amounts import IN_UNIT
 
 markdown = mistune.create_markdown(escape=True, plugins=["table"])
 CARD_BYTES = 200_000
+ABOUT = ("data", "rows_train", "rows_test", "epochs", "seed")
 
 
 def every(session: Session) -> list[dict]:
@@ -61,17 +62,22 @@ def show(visit: Visit) -> Page:
     answer = read_json(session, f"{chosen['artifact']}1/assets.extra/prediction.yaml")
     return Page("model.html", {
         "model": rows[0], "versions": rows, "a": left, "b": right, "chosen": chosen,
-        "columns": inputs(schema), "outputs": list(answer.get("properties", {})) or
+        "columns": inputs(schema), "outputs": list(properties(answer)) or
         ([answer["title"]] if "title" in answer else []), "unit": answer.get("x-unit", ""),
         "comparison": _compared(session, chosen, other), "card": _card(session, chosen),
         "job": _made_by(session, chosen), "id": visit.path["id"],
     })  # fmt: skip
 
 
+def properties(schema: dict) -> dict[str, dict]:
+    """The columns of a schema; {} when they are not what a schema has."""
+    return {k: v for k, v in _dict(schema.get("properties")).items() if isinstance(v, dict)}
+
+
 def inputs(schema: dict) -> list[dict]:
     """A row an input: `name`, `type`, and what training saw of it."""
     rows = []
-    for name, about in schema.get("properties", {}).items():
+    for name, about in properties(schema).items():
         levels = [str(level) for level in about.get("enum", [])]
         seen = ", ".join(levels[:12]) + (", …" if len(levels) > 12 else "")
         if "minimum" in about and "maximum" in about:
@@ -112,29 +118,34 @@ def _folder(version: dict) -> str:
 def _compared(session: Session, chosen: dict, other: dict | None) -> dict | None:
     """Metrics of two versions and of what they had to beat; a row a metric."""
     measured = read_json(session, f"{_folder(chosen)}/metrics.json")
-    mine = measured.get("metrics") or {}
+    mine = _metrics(measured)
     if not mine:
         return None
-    theirs = (
-        read_json(session, f"{_folder(other)}/metrics.json").get("metrics", {}) if other else {}
-    )
-    rivals = {k.replace("_", " "): v for k, v in measured.get("baselines", {}).items()}
+    theirs = _metrics(read_json(session, f"{_folder(other)}/metrics.json")) if other else {}
+    baselines = _dict(measured.get("baselines"))
+    rivals = {k.replace("_", " "): _dict(v) for k, v in baselines.items()}
     if measured.get("noise_mae") is not None:
         rivals["noise alone (the limit)"] = {"mae": measured["noise_mae"]}
     rows = []
     for name, value in mine.items():
-        unit = measured.get("unit", "") if name in IN_UNIT else ""
+        unit = str(measured.get("unit", "")) if name in IN_UNIT else ""
         rows.append({
             "name": name, "unit": unit, "a": value, "b": theirs.get(name),
             "verdict": verdict(name, value, theirs.get(name)),
             "rivals": [rival.get(name) for rival in rivals.values()],
         })  # fmt: skip
-    about = {
-        k: measured[k]
-        for k in ("data", "rows_train", "rows_test", "epochs", "seed")
-        if k in measured
-    }
+    about = {k: measured[k] for k in ABOUT if k in measured}
     return {"rows": rows, "rivals": list(rivals), "about": about}
+
+
+def _metrics(measured: dict) -> dict:
+    """What a metrics.json says: its numbers, those under `metrics` where it has that."""
+    kept = _dict(measured.get("metrics")) or {k: v for k, v in measured.items() if k not in ABOUT}
+    return {k: v for k, v in kept.items() if type(v) in (int, float)}
+
+
+def _dict(value) -> dict:
+    return value if isinstance(value, dict) else {}
 
 
 def verdict(metric: str, ours, theirs) -> str:

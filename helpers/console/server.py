@@ -1,38 +1,32 @@
 """The application: who may look, which page it is, what goes wrong."""
 
 import asyncio
-import contextlib
-import fcntl
 import hmac
-import json
+import logging
 import os
 import re
 import secrets
-import socket
-import sys
-import threading
 import time
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode
 
-import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from helpers.cloud.console import FILE, LOCK, VALID_S, sign
+from helpers.cloud.console import VALID_S, sign
 from helpers.console import routes
 from helpers.console.visits import Confirm, Done, MismatchError, Page, Session, Visit, environment
 from helpers.errors import CloudError, HelpersError, NotFoundError
 
+log = logging.getLogger("helpers.console")
 HOSTS = {"127.0.0.1", "localhost", "[::1]"}
 # Under Colab's proxy a page has a host of Google's; other proxies are named by CONSOLE_HOSTS.
 PROXIES = (".googleusercontent.com",) if "COLAB_RELEASE_TAG" in os.environ else ()
 PROXIES += tuple(filter(None, os.environ.get("CONSOLE_HOSTS", "").split(",")))
 THREADS = 6  # each keeps a connection to the cloud
 BODY_BYTES = 16 * 2**20
-GONE_S = {"stopped": 2, "killed": 60}  # how long the local cloud may be away
 STATIC = {"app.js": "text/javascript", "style.css": "text/css"}
 SAFE = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -110,7 +104,7 @@ class App:
 
     @property
     def _cookie(self) -> str:
-        return f"console-{self.secret[:6]}"  # cookies know no ports: others' have other names
+        return f"console-{sign(self.secret, '')[-8:]}"  # cookies know no ports, so names differ
 
     def _enter(self, request: Request) -> Response:
         """Exchange a one-time address for a cookie, then go on to the page it is for."""
@@ -180,6 +174,9 @@ class App:
             raise RefusedError(404, str(error)) from error
         except HelpersError as error:
             raise RefusedError(400, str(error)) from error
+        except Exception as error:  # jobs leave what they like, and other pages go on
+            log.exception("%s %s", request.method, path)
+            raise RefusedError(500, f"This page can't be made: {error!r}") from error
         if isinstance(result, Done):
             self.visitors[visitor].append(result.said)
             return RedirectResponse(_root(path) + "/".join(["p", *place, quote(result.to)]), 303)
@@ -242,69 +239,3 @@ def _again(to: str) -> Response:
         f'<!doctype html><html lang="en"><title>Console</title><meta http-equiv="refresh" '
         f'content="0;url={name}"><p><a href="{name}">Open the console</a></p></html>'
     )
-
-
-def serve(session, state: Path) -> int:
-    """Stay in the foreground until the local cloud is gone, or standard input ends."""
-    with open(state / LOCK, "w") as lock:
-        deadline = time.monotonic() + 2  # others look whether somebody holds it
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    return 0  # another console runs here
-                time.sleep(0.01)
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        secret, file = secrets.token_urlsafe(32), state / FILE
-        names = ("cloud", "project", "location", "bucket", "endpoint", "credentials")
-        own = Session(**{name: getattr(session, name) for name in names})
-        local = (state / "emulator.json").exists()
-        config = uvicorn.Config(
-            App(own, secret, state if local else None), access_log=False, log_level="warning",
-            lifespan="off", timeout_graceful_shutdown=1, server_header=False, proxy_headers=False,
-        )  # fmt: skip
-        server = _Server(config, file)
-        known = {"port": listener.getsockname()[1], "secret": secret}
-        listener.listen(128)
-        part = file.with_suffix(".part")
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-            json.dump(known | {"pid": os.getpid()}, target)
-        part.replace(file)
-        watch = _until_cloud_ends if local else _until_input_ends
-        threading.Thread(target=watch, args=(server, state), daemon=True).start()
-        server.run(sockets=[listener])
-    return 0
-
-
-class _Server(uvicorn.Server):
-    """Nobody is sent here any more once it begins to end."""
-
-    def __init__(self, config: uvicorn.Config, file: Path):
-        super().__init__(config)
-        self.file = file
-
-    async def shutdown(self, sockets=None) -> None:
-        self.file.unlink(missing_ok=True)
-        await super().shutdown(sockets)
-
-
-def _until_cloud_ends(server: uvicorn.Server, state: Path) -> None:
-    last_s = time.monotonic()
-    while not server.should_exit:
-        time.sleep(0.25)
-        limit_s = GONE_S["stopped"]
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            limit_s = GONE_S["killed"]
-            os.kill(json.loads((state / "emulator.json").read_text())["pid"], 0)
-            last_s = time.monotonic()
-        if not (state / "emulator.json").exists():
-            limit_s = GONE_S["stopped"]
-        server.should_exit = time.monotonic() - last_s > limit_s
-
-
-def _until_input_ends(server: uvicorn.Server, state: Path) -> None:
-    sys.stdin.read()
-    server.should_exit = True

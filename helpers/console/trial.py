@@ -1,11 +1,12 @@
 """Test & use: a form made of a model's inputs, its answer, and the same call to copy."""
 
+import contextlib
 import json
 import time
 
 from helpers.cloud import storage
 from helpers.cloud.client import LOST
-from helpers.console import endpoints, forms, jobs
+from helpers.console import endpoints, forms, jobs, models
 from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
@@ -49,7 +50,7 @@ def show(visit: Visit) -> Page:
         except (SchemaError, CloudError) as error:
             values["problem"] = str(error)
     instance = values["instance"]
-    row = forms.row(inputs, instance) if schema.get("properties") else None
+    row = forms.row(inputs, instance) if models.properties(schema) else None
     values |= {"url": f"{endpoints.address(session, endpoint)}:predict", "row": row}
     return Page("trial.html", values | {"state": visit.state and str(visit.state)})
 
@@ -63,10 +64,10 @@ def _examples(session: Session, artifact: str) -> list[dict]:
     except CloudError:
         return []
     found = []
-    for line in raw.splitlines(keepends=True):
-        if line.endswith(b"\n"):  # the last one may have been cut
+    for line in raw.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # cut, or no example
             one = json.loads(line)
-            found.append({"instance": one["instance"], "truth": one.get("truth")})
+            found.append({"instance": one["instance"], "truth": one["truth"]})
     return found
 
 
