@@ -8,13 +8,22 @@ WIDTH, HEIGHT = 360, 170
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 10, 24
 
 
-def chart(lines: dict[str, list[tuple[float, float]]], *, dots: bool = False, x: str = "",
-          unit: str = "", log_x: bool = False, best: int = -1) -> dict | None:  # fmt: skip
+def chart(
+    lines: dict[str, list[tuple[float, float]]],
+    *,
+    dots: bool = False,
+    x: str = "",
+    unit: str = "",
+    log_x: bool = False,
+    best: int = -1,
+    span: tuple = (),
+) -> dict | None:
     """Lines (or dots) over shared axes; None when there is nothing to draw.
 
     Args:
         lines: name → (x, y) pairs; what is not finite is left out.
         best: which point of the first line is marked.
+        span: the ends of the x axis; () takes those of the points.
     """
     marked = next(iter(lines.values()), [])
     marked = marked[best] if 0 <= best < len(marked) else None
@@ -24,7 +33,7 @@ def chart(lines: dict[str, list[tuple[float, float]]], *, dots: bool = False, x:
         return None
     ys = [y for _, y in every]
     log_y = not dots and min(ys) > 0 and max(ys) / min(ys) > 30
-    across = _scale([p[0] for p in every], LEFT + 6, WIDTH - RIGHT - 6, log=log_x)
+    across = _scale([*span, *(p[0] for p in every)], LEFT + 6, WIDTH - RIGHT - 6, log=log_x)
     up = _scale(ys, HEIGHT - BOTTOM - 4, TOP + 4, log=log_y)
     drawn = []
     for name, points in kept.items():
@@ -33,7 +42,7 @@ def chart(lines: dict[str, list[tuple[float, float]]], *, dots: bool = False, x:
             "name": name, "points": " ".join(f"{a},{b}" for a, b in places), "places": places,
             "last": money(points[-1][1], unit) if points else "",
         })  # fmt: skip
-    xs = sorted({p[0] for p in every})
+    xs = sorted({*span, *(p[0] for p in every)})
     ends = [xs[0], xs[-1]] if len(xs) > 1 else xs
     return {
         "lines": drawn, "dots": dots, "x": x,

@@ -40,7 +40,9 @@ def minutes(session: Session, endpoint: str) -> dict | None:
     return {
         "count": sum(counts), "minutes": MINUTES, "last": last,
         "requests": drawings.chart({"requests": list(zip(ago, counts, strict=True))}, x="minutes"),
-        "latency": drawings.chart({"mean latency": lines}, x="minutes", unit="ms"),
+        "latency": drawings.chart(
+            {"mean latency": lines}, x="minutes", unit="ms", span=(ago[0], 0)
+        ),
     }  # fmt: skip
 
 
