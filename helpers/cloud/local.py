@@ -85,7 +85,7 @@ def _answering(folder: Path) -> dict | None:
             headers = {"Authorization": f"Bearer {state['token']}"}
             url = f"{state['url']}/storage/v1/b?project=local"
             answer, _ = httplib2.Http(timeout=5).request(url, headers=headers)
-            return state if answer.status in {200, *RETRIED} else None
+            return state if answer.status in {200, 403, *RETRIED} else None
         except (FileNotFoundError, ValueError, KeyError, *NOBODY):
             return None
         except LOST:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,13 @@ class Emulator:
         return Session(
             "local", "local", "us-central1", "local-bucket", self.url, Credentials(token=self.token)
         )
+
+    @property
+    def shared(self) -> Path:
+        """A new folder in a bucket: jobs see it at the same path, and no other files."""
+        folder = self.folder / "buckets" / "shared" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder
 
     @property
     def parent(self) -> str:

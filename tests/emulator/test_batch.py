@@ -240,9 +240,9 @@ def test_jobs_that_cannot_work(add, tmp_path):
         ({"model": f"{add.model}@9"}, "@9"),
         ({"model": elsewhere}, "own location"),
         ({"dedicatedResources": None}, "dedicated_resources"),
-        ({"generateExplanation": True}, "generate_explanation"),
+        ({"generateExplanation": True}, "generateExplanation .* not emulated"),
         ({"kind": "csv", "instanceConfig": {"keyField": "a"}}, "instance_config"),
-        ({"kind": "bigquery"}, "jsonl and csv"),
+        ({"kind": "bigquery"}, "instances_format 'bigquery' is not emulated"),
         ({"completionStatistics": {}}, "completionStatistics"),
     ]:
         with pytest.raises(CloudError, match=said):

@@ -85,7 +85,7 @@ def test_a_job_runs_with_the_environment_vertex_gives(cloud):
     assert found["CLOUD_ML_PROJECT_ID"].isdecimal()
     assert found["CLOUD_ML_REGION"] == "us-central1"
     assert found["LOCAL_CLOUD_PROJECT"] == "local"
-    assert Path(found["LOCAL_CLOUD_DIR"]) == cloud.folder
+    assert Path(found["LOCAL_CLOUD_DIR"]).is_relative_to(cloud.folder / "jobs")
     assert "TF_CONFIG" not in found
     assert "MY_SECRET" not in found
     assert any("not emulated" in line for line in lines(cloud, name, "service"))
@@ -111,8 +111,8 @@ def test_replicas_know_their_cluster_and_the_chief_ends_the_job(cloud):
     assert len({host for hosts in chief["cluster"].values() for host in hosts}) == 3
 
 
-def test_logs_arrive_while_it_runs(cloud, tmp_path):
-    gate = tmp_path / "gate"
+def test_logs_arrive_while_it_runs(cloud):
+    gate = cloud.shared / "gate"
     code = f"""
         import os, sys, time
         print("first", flush=True)
@@ -141,8 +141,8 @@ def test_a_failure_says_why_and_is_not_tried_again(cloud):
     assert lines(cloud, name).count("ValueError: boom") == 1
 
 
-def test_a_restartable_error_restarts_the_worker(cloud, tmp_path):
-    count = tmp_path / "count"
+def test_a_restartable_error_restarts_the_worker(cloud):
+    count = cloud.shared / "count"
     code = f"""
         import sys
         with open({str(count)!r}, "a+") as file:
@@ -155,13 +155,13 @@ def test_a_restartable_error_restarts_the_worker(cloud, tmp_path):
     assert sum("Restart" in line for line in lines(cloud, name, "service")) == 2
 
 
-def test_restarts_have_an_end(cloud, tmp_path):
-    count = tmp_path / "count"
+def test_restarts_have_an_end(cloud):
+    count = cloud.shared / "count"
     code = f"import sys; open({str(count)!r}, 'a').write('x'); sys.exit(75)"
     job = ended(cloud, submit(cloud, code))
     assert job["state"] == "JOB_STATE_FAILED"
     assert len(count.read_text()) == 4 * 6  # a job is tried 4 times, its worker 6 times in each
-    disabled = tmp_path / "disabled"
+    disabled = cloud.shared / "disabled"
     code = f"import sys; open({str(disabled)!r}, 'a').write('x'); sys.exit(75)"
     job = ended(cloud, submit(cloud, code, scheduling={"disableRetries": True}))
     assert job["state"] == "JOB_STATE_FAILED"
@@ -205,8 +205,8 @@ def test_timeout_stops_a_job(cloud):
     assert "timeout of 1s" in job["error"]["message"]
 
 
-def test_a_process_killed_from_outside_is_a_restartable_error(cloud, tmp_path):
-    mark = tmp_path / "mark"
+def test_a_process_killed_from_outside_is_a_restartable_error(cloud):
+    mark = cloud.shared / "mark"
     code = f"""
         import os, time
         if os.path.exists({str(mark)!r}): raise SystemExit(0)
@@ -267,8 +267,8 @@ def test_a_python_package_is_installed_and_run(cloud, tmp_path, needs):
         assert "No matching distribution found" in job["error"]["message"]
 
 
-def test_jobs_wait_when_the_machine_is_full(cloud, tmp_path):
-    gate = tmp_path / "gate"
+def test_jobs_wait_when_the_machine_is_full(cloud):
+    gate = cloud.shared / "gate"
     code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)"
     container = {"imageUri": "python:3.11", "command": ["python", "-c", code]}
     pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": container}
@@ -283,8 +283,8 @@ def test_jobs_wait_when_the_machine_is_full(cloud, tmp_path):
     assert lines(cloud, dropped) == []
 
 
-def test_list_filters_and_delete_waits_for_the_end(cloud, tmp_path):
-    gate = tmp_path / "gate"
+def test_list_filters_and_delete_waits_for_the_end(cloud):
+    gate = cloud.shared / "gate"
     name = submit(
         cloud, f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)"
     )
@@ -302,15 +302,15 @@ def test_list_filters_and_delete_waits_for_the_end(cloud, tmp_path):
     assert refused.value.status_code == 404
 
 
-def test_a_killed_local_cloud_finds_its_jobs_again(start_emulator, tmp_path):
-    gate = tmp_path / "gate"
+def test_a_killed_local_cloud_finds_its_jobs_again(start_emulator):
+    first = start_emulator()
+    gate = first.shared / "gate"
     code = f"""
         import os, time
         print("one", flush=True)
         while not os.path.exists({str(gate)!r}): time.sleep(0.02)
         print("two", flush=True)
     """
-    first = start_emulator()
     running = submit(first, code)
     lost = submit(first, "import os, time; print(os.getppid(), flush=True); time.sleep(600)")
     until(lambda: lines(first, running) == ["one"])
@@ -327,14 +327,15 @@ def test_a_killed_local_cloud_finds_its_jobs_again(start_emulator, tmp_path):
     assert "ended without an exit code" in job["error"]["message"]
 
 
-def test_a_job_that_ends_while_nobody_watches_is_found_ended(start_emulator, tmp_path):
-    gate, done = tmp_path / "gate", tmp_path / "done"
+def test_a_job_that_ends_while_nobody_watches_is_found_ended(start_emulator):
+    first = start_emulator()
+    shared = first.shared
+    gate, done = shared / "gate", shared / "done"
     code = f"""
         import os, time
         while not os.path.exists({str(gate)!r}): time.sleep(0.02)
         open({str(done)!r}, "w").close()
     """
-    first = start_emulator()
     name = submit(first, code)
     until(lambda: get(first, name)["state"] == "JOB_STATE_RUNNING")
     first.kill()
@@ -362,8 +363,8 @@ def test_the_supervisor_needs_only_the_standard_library():
     assert imported <= sys.stdlib_module_names
 
 
-def test_pip_inside_a_job_takes_what_is_here_and_changes_nothing(cloud, tmp_path):
-    package = tmp_path / "mine"
+def test_pip_inside_a_job_takes_what_is_here_and_changes_nothing(cloud):
+    package = cloud.shared / "mine"
     package.mkdir()
     (package / "mine.py").write_text("print('mine runs')")
     (package / "setup.py").write_text(
@@ -372,7 +373,9 @@ def test_pip_inside_a_job_takes_what_is_here_and_changes_nothing(cloud, tmp_path
     )
     steps = [
         "pip install --upgrade pip", f"pip3 install --user {package}", "python3 -m mine",
-        "! pip install numpy==0.0.1", "! pip uninstall --yes no-such-package", "pip --version",
+        f"python3 -m pip install {package} six", "python -c 'import six'",
+        "! python -m pip install numpy==0.0.1", "! pip uninstall --yes no-such-package",
+        "pip --version",
     ]  # fmt: skip
     container = {"imageUri": "python:3.11", "command": ["sh", "-c", " && ".join(steps)]}
     pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": container}
@@ -402,9 +405,9 @@ def preempt(cloud: Emulator, name: str, replica: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_preempted_replicas_start_again_as_they_were(cloud, tmp_path, whole):
+def test_preempted_replicas_start_again_as_they_were(cloud, whole):
     """SIGTERM, after the grace time SIGKILL to all they started; restarts after failures stay."""
-    gate = tmp_path / "gate"
+    gate = cloud.shared / "gate"
     code = f"""
         import json, os, signal, subprocess, sys, time
         print("told", json.dumps(dict(os.environ), sort_keys=True), flush=True)

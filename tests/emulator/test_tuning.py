@@ -99,15 +99,16 @@ def test_the_best_measurement_counts_when_asked_for(emulator):
         assert ended(emulator, name)["trials"][0]["finalMeasurement"]["stepCount"] == step
 
 
-def test_no_more_at_once_than_asked_for_and_than_cores(emulator, tmp_path):
+def test_no_more_at_once_than_asked_for_and_than_cores(emulator):
+    shared = emulator.shared
     code = f"""
 import os, time
-open(os.path.join({str(tmp_path)!r}, os.environ["CLOUD_ML_TRIAL_ID"]), "w").close()
-while not os.path.exists({str(tmp_path / "gate")!r}): time.sleep(0.02)
+open(os.path.join({str(shared)!r}, os.environ["CLOUD_ML_TRIAL_ID"]), "w").close()
+while not os.path.exists({str(shared / "gate")!r}): time.sleep(0.02)
 """
     room = min(2, os.cpu_count())
     name = submit(emulator, code + REPORT)
-    until(lambda: len(list(tmp_path.iterdir())) == room)
+    until(lambda: len(list(shared.iterdir())) == room)
     job = get(emulator, name)
     assert job["state"] == "JOB_STATE_RUNNING"
     assert len(job["trials"]) == room
@@ -119,7 +120,7 @@ while not os.path.exists({str(tmp_path / "gate")!r}): time.sleep(0.02)
     )
     with pytest.raises(HttpError, match="cancel it"):
         jobs(emulator).delete(name=name).execute()
-    (tmp_path / "gate").touch()
+    (shared / "gate").touch()
     assert len(ended(emulator, name)["trials"]) == 3
     assert jobs(emulator).delete(name=name).execute()["done"]
     for gone in (name, job["trials"][0]["customJob"]):
@@ -167,10 +168,10 @@ def test_cancel_stops_the_trials(emulator):
     assert get(emulator, name) == job
 
 
-def test_a_killed_local_cloud_goes_on_with_its_search(start_emulator, tmp_path):
-    gate = tmp_path / "gate"
-    code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
+def test_a_killed_local_cloud_goes_on_with_its_search(start_emulator):
     cloud = start_emulator()
+    gate = cloud.shared / "gate"
+    code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)\n"
     name = submit(cloud, code + REPORT, maxTrialCount=5)
     cloud.kill()  # at once: before a trial begins, or in the middle of it
     cloud = start_emulator()

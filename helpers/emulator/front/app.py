@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import hmac
 import importlib
 import logging
 import os
@@ -15,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from helpers.emulator.front import discovery, rules
+from helpers.emulator.front import callers, discovery, rules
 from helpers.emulator.front.calls import (
     BUSY,
     ON_START,
@@ -81,12 +80,17 @@ class App:
         await response(scope, receive, self.faults.after(request.state.fault, send))
 
     async def answer(self, request: Request) -> Response:
-        self._admit(request)
+        _refuse_strangers(request)
+        if request.scope["path"] == "/" or request.scope["path"].startswith("/computeMetadata/"):
+            return await run_in_threadpool(callers.metadata, request)
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        caller = callers.find(self.cloud, token.strip() if kind.lower() == "bearer" else "")
         path = request.scope["raw_path"].decode("latin-1").split("?")[0].lstrip("/")
         for prefix in ("resumable/upload/", "upload/", "download/"):
             path = path.removeprefix(prefix)
         uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
         method, handler, values = _route("POST" if uploading else request.method, path)
+        callers.check(self.cloud, caller, method.id, values)
         query = discovery.check_query(method, request.scope["query_string"].decode("latin-1"))
         body = {}
         if method.id not in STREAMED:
@@ -101,26 +105,6 @@ class App:
         if isinstance(result, Response):
             return result
         return _json(discovery.known(method, result))
-
-    def _admit(self, request: Request) -> None:
-        """Only the holder of the token, addressing this very server, from no web page."""
-        headers = request.headers
-        host = headers.get("host", "").rsplit(":", 1)[0].lower()
-        if host not in HOSTS and not host.endswith(DEDICATED):
-            raise ApiError(403, f"Host {host!r} is not this local cloud.")
-        if "origin" in headers or headers.get("sec-fetch-site", "none") not in (
-            "none",
-            "same-origin",
-        ):
-            raise ApiError(403, "Calls from web pages are refused.")
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        expected = self.cloud.token.encode()
-        if kind.lower() != "bearer" or not hmac.compare_digest(token.strip().encode(), expected):
-            raise ApiError(
-                401,
-                "Request had invalid authentication credentials. Expected the bearer token in the "
-                "state folder's emulator.json.",
-            )
 
     def idle(self) -> bool:
         """Nothing asked for half an hour, and nothing under way."""
@@ -139,6 +123,16 @@ class App:
                     await run_in_threadpool(function, self.cloud)
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+def _refuse_strangers(request: Request) -> None:
+    """Calls address this very server, and come from no web page."""
+    headers = request.headers
+    host = headers.get("host", "").rsplit(":", 1)[0].lower()
+    if host not in HOSTS and not host.endswith(DEDICATED):
+        raise ApiError(403, f"Host {host!r} is not this local cloud.")
+    if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise ApiError(403, "Calls from web pages are refused.")
 
 
 @functools.lru_cache(1000)  # the same few addresses are asked for again and again

@@ -57,6 +57,11 @@ class ApiError(Exception):
         return {"code": NUMBERS.get(self.status, 2), "message": self.message}
 
 
+def not_emulated(what: str) -> ApiError:
+    """Google takes it, the local cloud does not."""
+    return ApiError(501, f"Local cloud: {what} is not emulated (501).")
+
+
 def refused(message: str) -> ApiError:
     """What can't be done as things stand."""
     return ApiError(400, message, status="FAILED_PRECONDITION")
@@ -146,6 +151,14 @@ def now() -> str:
     """This moment as RFC 3339 with microseconds."""
     moment = datetime.datetime.now(datetime.UTC)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def project_number(project: str) -> str:
+    """A number for a project id, always the same."""
+    if project.isdecimal():
+        return project
+    digest = hashlib.sha256(project.encode()).hexdigest()
+    return str(10**11 + int(digest[:12], 16) % (9 * 10**11))
 
 
 def found(call: Call, name: str) -> dict:

@@ -7,7 +7,7 @@ description in the discovery document), [D] cloud.google.com/vertex-ai/docs, [E]
 import re
 from collections.abc import Callable, Iterator
 
-from helpers.emulator.front.calls import ApiError
+from helpers.emulator.front.calls import ApiError, not_emulated
 
 # Numbers of enum values that are not their place in the document's list [P]; keyed by the first
 # value's name. Every other enum of the emulated methods counts from 0.
@@ -148,7 +148,7 @@ def tuning_job(body: dict, query: dict) -> Problems:
     study = body["studySpec"]
     metrics, parameters = study.get("metrics", []), study.get("parameters", [])
     if len(metrics) > 1 or any("safetyConfig" in metric for metric in metrics):
-        yield "study_spec.metrics", "Emulated is one metric, without safety_config."
+        raise not_emulated("a study of several metrics, or with a safety_config,")
     names = [part["parameterId"] for part in parameters]
     for name in names + [metric["metricId"] for metric in metrics]:
         if re.search(r"\s", name):
@@ -182,7 +182,7 @@ def _parameter(parameter: dict, grid: bool) -> Iterator[str]:
     if "LOG" in scale and (kind == "categoricalValueSpec" or min(values, default=1) <= 0):
         yield "With a logarithmic scale the feasible space must be strictly positive."
     if scale == "UNIT_REVERSE_LOG_SCALE" or "conditionalParameterSpecs" in parameter:
-        yield "Reverse logarithmic scales and conditional parameters are not emulated."
+        raise not_emulated("a reverse logarithmic scale, or a conditional parameter,")
     if grid and kind == "doubleValueSpec":
         yield "Grid search takes INTEGER, CATEGORICAL and DISCRETE parameters only."
 
@@ -256,18 +256,17 @@ def batch_prediction(body: dict, query: dict) -> Problems:
     """[P] BatchPredictionJob."""
     if not body.get("model") and not body.get("unmanagedContainerModel"):
         yield "model", "Required field is not set."
-    given = body["inputConfig"]
-    if "gcsSource" not in given:
-        yield "input_config.source", "Only Cloud Storage is emulated: set gcs_source."
+    given, output = body["inputConfig"], body["outputConfig"]
+    for name in ("unmanagedContainerModel", "generateExplanation", "explanationSpec"):
+        if body.get(name):
+            raise not_emulated(f"{name} of a batch prediction job")
+    if "gcsSource" not in given or "gcsDestination" not in output:
+        raise not_emulated("a batch prediction job on anything but Cloud Storage")
     if given["instancesFormat"] not in ("jsonl", "csv"):
-        yield "input_config.instances_format", "Emulated are jsonl and csv."
-    output = body["outputConfig"]
-    if "gcsDestination" not in output:
-        yield "output_config.destination", "Only Cloud Storage is emulated: set gcs_destination."
+        raise not_emulated(f"instances_format {given['instancesFormat']!r}")
     if output["predictionsFormat"] != "jsonl":
-        yield "output_config.predictions_format", "Emulated is jsonl."
-    uris = [*given.get("gcsSource", {}).get("uris", [])]
-    uris += [output["gcsDestination"]["outputUriPrefix"]] if "gcsDestination" in output else []
+        raise not_emulated(f"predictions_format {output['predictionsFormat']!r}")
+    uris = [*given["gcsSource"]["uris"], output["gcsDestination"]["outputUriPrefix"]]
     for uri in uris:
         if not BUCKET_URI.fullmatch(uri):
             yield "uri", f"{uri!r}; expected gs://BUCKET/NAME."

@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from helpers.emulator.front import calls
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
+from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, not_emulated, now
 from helpers.emulator.services import batch_rows, buckets, logs, operations, registry
 from helpers.emulator.services.serving import Answer, ModelServer
 
@@ -102,11 +102,10 @@ _slots, _closing = threading.Semaphore(AT_ONCE), threading.Event()
 @method(ID + "create")
 def create(call: Call) -> dict:
     parent, body = call.path["parent"], call.body
-    if "model" not in body or "dedicatedResources" not in body or body.get("generateExplanation"):
-        raise ApiError(400, "Emulated are jobs with model and dedicated_resources set, and without "
-                            "generate_explanation.")  # fmt: skip
+    if "dedicatedResources" not in body:
+        raise not_emulated("a batch prediction job without dedicated_resources")
     if body.get("instanceConfig") and body["inputConfig"]["instancesFormat"] != "jsonl":
-        raise ApiError(400, "instance_config is emulated for jsonl alone.")
+        raise not_emulated("instance_config of other formats than jsonl")
     if not body["model"].startswith(f"{parent}/models/"):
         raise ApiError(400, f"The Model must be in the job's own location, {parent}.")
     model, moment = registry.version(call.state, body["model"]), now()
@@ -227,7 +226,8 @@ async def _job(run: Run) -> dict:
         elif not batch_rows.unchanged(job["_files"]):
             raise ApiError(400, "The input files were changed while the job was interrupted.")
         name = f"{job['model'].split('@')[0]}@{job['modelVersionId']}"
-        run.server = ModelServer(cloud, run.name, "0", registry.version(cloud.state, name))
+        model, account = registry.version(cloud.state, name), job.get("serviceAccount", "")
+        run.server = ModelServer(cloud, run.name, "0", model, account)
         try:
             run.check()
             await run.ready()

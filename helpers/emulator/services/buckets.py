@@ -23,8 +23,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from helpers.emulator.front import calls
-from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now, on_start
-from helpers.emulator.services.projects import project_number
+from helpers.emulator.front.calls import (
+    ApiError,
+    Call,
+    Cloud,
+    method,
+    now,
+    on_start,
+    project_number,
+)
 
 CHUNK_BYTES = 1 << 20
 ABOUT_BYTES = 1 << 20  # metadata that opens a resumable upload

@@ -6,14 +6,23 @@ import shlex
 import shutil
 import sys
 import tarfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now, page
-from helpers.emulator.services import buckets, logs, operations
+from helpers.emulator.front.calls import (
+    ApiError,
+    Call,
+    Cloud,
+    found,
+    method,
+    not_emulated,
+    now,
+    page,
+)  # fmt: skip
+from helpers.emulator.services import buckets, environments, logs, operations
 
 IMAGE = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([^/]+)/([^/]+)/([\w./-]+?)(?::([\w.-]+))?")
 
@@ -32,6 +41,7 @@ class Image:
     entrypoint: list[str]
     cmd: list[str]
     base: str
+    packages: list[str] = field(default_factory=list)  # requirements; `=NAME`: without those of it
 
     def inside(self, text: str) -> str:
         """`text` with an absolute path of the image (alone or as --name=/path) mapped to ours."""
@@ -54,7 +64,7 @@ def create_build(call: Call) -> dict:
     parent = call.path.get("parent") or f"projects/{call.path['projectId']}/locations/global"
     source = call.body.get("source", {}).get("storageSource", {})
     if not source.get("bucket") or not source.get("object"):
-        raise ApiError(400, "Only builds of a storageSource {bucket, object} are emulated.")
+        raise not_emulated("a build of anything but a storageSource {bucket, object}")
     if not call.body.get("steps"):
         raise ApiError(400, "Invalid build: no build steps specified.")
     build_id = f"{int(call.state.next_id()):08x}-0000-4000-8000-000000000000"
@@ -93,6 +103,7 @@ def run_build(cloud: Cloud, name: str) -> dict:
     try:
         _unpack(cloud, build["source"]["storageSource"], folder / "source")
         made = _dockerfile(cloud, folder, build.get("substitutions", {}), lines)
+        environments.view(cloud, environments.base_requirements(made.base) + made.packages)
         for uri in build.get("images", []):
             _push(cloud, build, uri, made)
             lines.append(f"Pushed {uri}")
@@ -134,7 +145,7 @@ def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> I
     except OSError as error:
         raise BuildError("unable to read Dockerfile in the source") from error
     text = re.sub(r"\\\s*\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", text))
-    base, workdir, env, entrypoint, cmd = "", "/", {}, [], []
+    base, workdir, env, entrypoint, cmd, packages = "", "/", {}, [], [], []
     steps = [step.strip() for step in text.splitlines() if step.strip()]
     for number, step in enumerate(steps, 1):
         word, _, rest = step.partition(" ")
@@ -148,7 +159,7 @@ def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> I
             if below:
                 shutil.copytree(below.root, root, dirs_exist_ok=True)
                 base, workdir, env = below.base, below.workdir, dict(below.env)
-                entrypoint, cmd = below.entrypoint, below.cmd
+                entrypoint, cmd, packages = below.entrypoint, below.cmd, [*below.packages]
         elif not base and word.upper() != "ARG":
             raise BuildError(f"The Dockerfile must start with FROM; found {word}.")
         elif word.upper() == "WORKDIR":
@@ -164,12 +175,12 @@ def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> I
         elif word.upper() == "CMD":
             cmd = _words(rest)
         elif word.upper() == "RUN":
-            _run(root, workdir, rest, lines)
+            packages += _run(root, workdir, rest, lines)
         else:
             lines.append(f" ---> {word.upper()} has no effect here")
     if not base:
         raise BuildError("The Dockerfile is empty.")
-    return Image(str(root), workdir, env, entrypoint, cmd, base)
+    return Image(str(root), workdir, env, entrypoint, cmd, base, packages)
 
 
 def _expand(text: str, values: dict[str, str]) -> str:
@@ -192,11 +203,12 @@ def _copy(source: Path, root: Path, workdir: str, rest: str) -> None:
                 shutil.copy2(match, into)
 
 
-def _run(root: Path, workdir: str, command: str, lines: list[str]) -> None:
-    """pip's requirements must be satisfied by this Python; anything else has no effect here."""
+def _run(root: Path, workdir: str, command: str, lines: list[str]) -> list[str]:
+    """What a command installs: pip's requirements, which this Python must satisfy; anything else
+    has no effect here."""
     if not re.search(r"\bpip3?\s+install\b", command):
         lines.append(" ---> has no effect here: the local cloud runs no commands in builds")
-        return
+        return []
     wanted: list[str] = []
     for name in re.findall(r"(?:-r|--requirement)[ =](\S+)", command):
         path = _below(root, str(PurePosixPath(workdir) / name))
@@ -205,6 +217,7 @@ def _run(root: Path, workdir: str, command: str, lines: list[str]) -> None:
     skip = {i + 1 for i, word in enumerate(words) if word in ("-r", "--requirement", "-c")}
     wanted += [w for i, w in enumerate(words) if not w.startswith("-") and i not in skip]
     wrong = [problem for line in wanted for problem in _unsatisfied(line)]
+    mark = "=" * ("--no-deps" in words)
     if wrong:
         python = ".".join(map(str, sys.version_info[:3]))
         raise BuildError(
@@ -212,11 +225,18 @@ def _run(root: Path, workdir: str, command: str, lines: list[str]) -> None:
             + "; ".join(wrong)
         )
     lines.append(f" ---> {len(wanted)} requirements are satisfied by this machine's Python")
+    return [mark + text for text in map(_requirement, wanted) if text]
+
+
+def _requirement(line: str) -> str:
+    """Of a line of a requirements file; "" where there is none for this Python."""
+    text = re.split(r"\s--|\s#|\\$", line.strip())[0].strip()
+    return "" if text.startswith(("#", "-")) else text
 
 
 def _unsatisfied(line: str) -> list[str]:
-    text = re.split(r"\s--|\s#|\\$", line.strip())[0].strip()
-    if not text or text.startswith(("#", "-")):
+    text = _requirement(line)
+    if not text:
         return []
     try:
         requirement = Requirement(text)
@@ -274,7 +294,7 @@ def create_repository(call: Call) -> dict:
     if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", chosen):
         raise ApiError(400, f"repositoryId {chosen!r}; expected up to 63 of [a-z0-9-].")
     if call.body.get("format") != "DOCKER":
-        raise ApiError(400, "Only repositories of format DOCKER are emulated.")
+        raise not_emulated(f"a repository of format {call.body.get('format')!r}")
     name = f"{parent}/repositories/{chosen}"
     moment = {"createTime": now(), "updateTime": now()}
     repository = {"name": name, "mode": "STANDARD_REPOSITORY"} | call.body | moment

@@ -16,10 +16,10 @@ from helpers.emulator.front.calls import (
     on_busy,
     page,
     patch,
+    project_number,
     refused,
 )  # fmt: skip
 from helpers.emulator.services import operations, predictions, registry
-from helpers.emulator.services.projects import project_number
 
 ID = "aiplatform.projects.locations.endpoints."
 COUNTS = {"minReplicaCount", "maxReplicaCount", "scaleToZeroSpec", "initialReplicaCount"}

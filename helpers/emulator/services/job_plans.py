@@ -3,34 +3,40 @@
 import json
 import os
 import re
-import shlex
+import shutil
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from helpers.emulator.front.calls import ApiError, Cloud
-from helpers.emulator.servers import PROGRAMS
-from helpers.emulator.services import buckets, builds, logs
-from helpers.emulator.services.projects import project_number
-from helpers.emulator.services.replicas import Replica, grace_s, kept
+from helpers.emulator.front import callers
+from helpers.emulator.front.calls import ApiError, Cloud, project_number
+from helpers.emulator.services import buckets, builds, environments, logs
+from helpers.emulator.services.replicas import Replica, grace_s
 
+SEARCH = r"\$PATH\b|\$\{PATH\}"  # what a Dockerfile's ENV adds to
 POOLS = ("chief", "worker", "ps", "evaluator")
 # Images whose work this machine's own Python and packages can do.
 PYTHON_IMAGE = re.compile(
-    r"((docker\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
+    r"(((docker|mirror\.gcr)\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
     r"training/.+|gcr\.io/(cloud-aiplatform/training|deeplearning-platform-release)/.+)(:[\w.-]+)?"
 )
 
 
-def plan(cloud: Cloud, name: str, spec: dict, replicas: list[Replica]) -> tuple[list[dict], str]:
+def plan(
+    cloud: Cloud, name: str, spec: dict, replicas: list[Replica], who: callers.Caller
+) -> tuple[list[dict], str]:
     """The supervisor's spec of every replica, and what the job's log is told first.
 
+    Args:
+        who: the job itself, when its processes call.
     Raises:
         ApiError: an image or a package can't be had.
     """
     addresses: dict[str, list[str]] = {}
     for replica, port in zip(replicas, _free_ports(len(replicas)), strict=True):
         addresses.setdefault(f"workerpool{replica.pool}", []).append(f"127.0.0.1:{port}")
+    stored = cloud.folder / "buckets"
     specs, said, number = [], {}, name.rsplit("/", 1)[-1]
     for replica in replicas:
         pool = spec["workerPoolSpecs"][replica.pool]
@@ -40,19 +46,25 @@ def plan(cloud: Cloud, name: str, spec: dict, replicas: list[Replica]) -> tuple[
         image = _image(cloud, task.get("imageUri") or task["executorImageUri"])
         if not image.root:
             said[f"{image.base}: this machine's Python {sys.version.split()[0]} runs it."] = True
-        env = kept() | {
-            key: ":".join(map(image.inside, value.split(":"))) for key, value in image.env.items()
+        own, image = _own(cloud, replica.home, image)
+        env = own.variables | {
+            key: ":".join(
+                map(image.inside, re.sub(SEARCH, own.variables["PATH"], value).split(":"))
+            )
+            for key, value in image.env.items()
         }
         env |= _environment(cloud, name, spec, replica, addresses)
-        pip = _own_pip(replica.home, env)
+        env |= callers.variables(cloud) | {"LOCAL_CLOUD_DIR": _as_client(cloud, replica.home, who)}
         if "containerSpec" in pool:
-            commands = [_command(image, task)]
+            commands = [_command(image, task, own.python)]
         else:
-            commands = _package_commands(cloud, task, pip)
+            commands = _package_commands(cloud, task, own.python)
         env |= {var["name"]: _gcs(cloud, var.get("value", "")) for var in task.get("env", [])}
+        mounted = {"write": [replica.home.parent, stored], "shown_as": {"/gcs": stored}}
+        commands = [[_gcs(cloud, word) for word in command] for command in commands]
         specs.append({
-            "commands": [[_gcs(cloud, word) for word in command] for command in commands],
-            "env": env, "cwd": image.inside(image.workdir) if image.root else str(replica.home),
+            "commands": [own.hidden(command, **mounted) for command in commands], "env": env,
+            "cwd": image.inside(image.workdir) if image.root else str(replica.home / "work"),
             "log": f"{logs.folder(cloud, 'ml_job', number) / replica.home.name}.jsonl",
             "grace_s": grace_s(),
         })  # fmt: skip
@@ -63,8 +75,8 @@ def plan(cloud: Cloud, name: str, spec: dict, replicas: list[Replica]) -> tuple[
 def _without_effect(spec: dict) -> set[str]:
     """What a job asks for besides that which counts here."""
     counts = {"workerPoolSpecs", "baseOutputDirectory", "scheduling", "timeout", "replicaCount",
-              "restartJobOnWorkerRestart", "disableRetries", "machineSpec", "machineType",
-              "containerSpec", "pythonPackageSpec"}  # fmt: skip
+              "restartJobOnWorkerRestart", "disableRetries", "serviceAccount", "machineSpec",
+              "machineType", "containerSpec", "pythonPackageSpec"}  # fmt: skip
     asked = [spec, spec.get("scheduling", {})]
     for pool in spec["workerPoolSpecs"]:
         asked += [pool, pool.get("machineSpec", {})]
@@ -78,7 +90,7 @@ def _environment(
     _, project, _, location, _, number = name.split("/")
     env = {
         "CLOUD_ML_JOB_ID": number, "CLOUD_ML_PROJECT_ID": project_number(project),
-        "CLOUD_ML_REGION": location, "LOCAL_CLOUD_DIR": str(cloud.folder),
+        "CLOUD_ML_REGION": location,
         "LOCAL_CLOUD_PROJECT": project, "LOCAL_CLOUD_GRACE_S": str(grace_s()),
     }  # fmt: skip
     base = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
@@ -108,7 +120,7 @@ def _image(cloud: Cloud, uri: str) -> builds.Image:
     )  # fmt: skip
 
 
-def _command(image: builds.Image, container: dict) -> list[str]:
+def _command(image: builds.Image, container: dict, own: str) -> list[str]:
     """`command` replaces the image's ENTRYPOINT and CMD, `args` its CMD."""
     command = container.get("command") or image.entrypoint
     rest = container.get("args") or ([] if container.get("command") else image.cmd)
@@ -116,30 +128,39 @@ def _command(image: builds.Image, container: dict) -> list[str]:
     if not words:
         raise ApiError(400, f"No command specified, and {image.base} is not known to have one.")
     python = re.fullmatch(r"(/usr(/local)?/bin/)?python(3(\.\d+)?)?", words[0])
-    return [sys.executable, *words[1:]] if python else words
+    return [own, *words[1:]] if python else words
 
 
-def _own_pip(home: Path, env: dict[str, str]) -> str:
-    """Give a replica a `pip` that leaves this machine's packages alone (job_pip.py)."""
-    binaries, packages = home / "bin", str(home / "packages")
-    binaries.mkdir(mode=0o700, parents=True, exist_ok=True)
-    program = [sys.executable, "-I", str(PROGRAMS / "job_pip.py"), packages]
-    for name in ("pip", "pip3"):
-        (binaries / name).write_text(f'#!/bin/sh\nexec {shlex.join(program)} "$@"\n')
-        (binaries / name).chmod(0o700)
-    env["PATH"] = f"{binaries}:{env['PATH']}"
-    env["PYTHONPATH"] = ":".join(filter(None, [packages, env.get("PYTHONPATH")]))
-    env |= {"PIP_TARGET": packages, "PIP_NO_INDEX": "1"}  # what `python -m pip` goes by
-    return str(binaries / "pip")
+def _own(
+    cloud: Cloud, home: Path, image: builds.Image
+) -> tuple[environments.Environment, builds.Image]:
+    """The Python of a replica, and the image with a copy of its files that only it changes."""
+    packages = environments.base_requirements(image.base) + image.packages
+    own = environments.make(cloud, home, packages)
+    if not image.root:
+        return own, image
+    root = home / "image"
+    if not root.exists():
+        shutil.copytree(image.root, root, symlinks=True)
+    return own, replace(image, root=str(root))
 
 
-def _package_commands(cloud: Cloud, package: dict, pip: str) -> list[list[str]]:
+def _as_client(cloud: Cloud, home: Path, who: callers.Caller) -> str:
+    """The folder from which this project's package takes address and token: the job's own."""
+    folder = home / "cloud"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    known = {"url": cloud.url, "token": who.token, "pid": os.getpid()}
+    (folder / "emulator.json").write_text(json.dumps(known))
+    return str(folder)
+
+
+def _package_commands(cloud: Cloud, package: dict, python: str) -> list[list[str]]:
     files = [str(buckets.path_of(cloud, uri)) for uri in package["packageUris"]]
     for uri, path in zip(package["packageUris"], files, strict=True):
         if not os.path.isfile(path):
             raise ApiError(404, f"The Python package {uri} does not exist.")
-    module = [sys.executable, "-m", package["pythonModule"], *package.get("args", [])]
-    return [[pip, "install", *files], module]
+    module = [python, "-m", package["pythonModule"], *package.get("args", [])]
+    return [[python, "-m", "pip", "install", *files], module]
 
 
 def _gcs(cloud: Cloud, text: str) -> str:

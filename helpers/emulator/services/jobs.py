@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.emulator.front import calls
+from helpers.emulator.front import callers, calls
 from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
 from helpers.emulator.services import job_plans, logs, operations
 from helpers.emulator.services.replicas import Replica, grace_s, kill
@@ -93,6 +93,12 @@ class Run:
                 supervisor.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
+
+    def identify(self) -> callers.Caller:
+        """Who its processes are when they call."""
+        account = self.spec.get("serviceAccount", "")
+        pids = lambda: filter(None, [replica.pid() for replica in self.replicas])  # noqa: E731
+        return callers.issue(self.cloud, self.name, account, pids)
 
     def say(self, text: str, severity: str = "INFO") -> None:
         logs.write(self.cloud, "ml_job", self.number, text.splitlines(), severity=severity)
@@ -172,6 +178,7 @@ def adopt(cloud: Cloud) -> None:
             for replica in run.replicas:
                 run.started |= replica.find()
             if run.started:
+                run.identify()
                 run.set_deadline(run.move("RUNNING", startTime=job.get("startTime") or now()))
             run.asked = job.get("_asked")
     threading.Thread(target=_watch, daemon=True, name="jobs").start()
@@ -293,7 +300,7 @@ def _recover(run: Run, ends: list[dict | None]) -> None:
 def _begin(run: Run) -> None:
     run.move("PENDING")
     try:
-        specs, said = job_plans.plan(run.cloud, run.name, run.spec, run.replicas)
+        specs, said = job_plans.plan(run.cloud, run.name, run.spec, run.replicas, run.identify())
     except ApiError as error:
         run.ending = ("FAILED", error.rpc())
         return
@@ -318,6 +325,9 @@ def _finish(run: Run) -> None:
             else:
                 replica.again(preemptions=replica.preemptions + 1)
         return
+    callers.revoke(run.cloud, run.name)
+    for replica in run.replicas:
+        shutil.rmtree(replica.home / "tmp", ignore_errors=True)
     run.move(state, endTime=now(), **({"error": error} if error else {}))
     del _runs[run.name]
 

@@ -71,7 +71,9 @@ def server_of(cloud: Cloud, endpoint: str, deployed: dict) -> ModelServer:
     key = (endpoint, deployed["id"])
     with lock:
         if key not in servers:
-            servers[key] = ModelServer(cloud, endpoint, deployed["id"], model)
+            servers[key] = ModelServer(
+                cloud, endpoint, deployed["id"], model, deployed.get("serviceAccount", "")
+            )
             if idle_s(deployed):
                 idle[servers[key]] = idle_s(deployed), time.monotonic() + START_S
         return servers[key]

@@ -5,12 +5,11 @@ variable LOCAL_CLOUD_DENIED (with commas between) are answered as missing when s
 """
 
 import base64
-import hashlib
 import os
 import re
 from urllib.parse import unquote
 
-from helpers.emulator.front.calls import ApiError, Call, found, method, page
+from helpers.emulator.front.calls import ApiError, Call, found, method, page, project_number
 from helpers.emulator.services import operations
 
 KNOWN = {
@@ -20,14 +19,6 @@ KNOWN = {
                  "storage")
 }  # fmt: skip
 BILLING = "billingAccounts/000000-000000-000000"  # pays for every project here
-
-
-def project_number(project: str) -> str:
-    """A number for a project id, always the same."""
-    if project.isdecimal():
-        return project
-    digest = hashlib.sha256(project.encode()).hexdigest()
-    return str(10**11 + int(digest[:12], 16) % (9 * 10**11))
 
 
 def _service(call: Call, name: str) -> dict:

@@ -15,6 +15,7 @@ from helpers.emulator.front.calls import (
     etag,
     found,
     method,
+    not_emulated,
     now,
     page,
     patch,
@@ -100,7 +101,7 @@ def upload(call: Call) -> dict:
     """Checked now, copied in the operation."""
     parent, body, model = call.path["parent"], call.body, call.body["model"]
     if not model.get("containerSpec"):
-        raise ApiError(400, "model.container_spec must be set: only custom containers are emulated")
+        raise not_emulated("a model without container_spec")
     name = body.get("parentModel", "").split("@")[0]
     if name:
         found(call, name)

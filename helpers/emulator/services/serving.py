@@ -7,12 +7,10 @@ import asyncio
 import collections
 import contextlib
 import http.client
-import os
 import re
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -21,10 +19,10 @@ from pathlib import Path
 
 import httptools
 
-from helpers.emulator.front.calls import ApiError, Cloud, refused
+from helpers.emulator.front import callers
+from helpers.emulator.front.calls import ApiError, Cloud, project_number, refused
 from helpers.emulator.servers import PROGRAMS
-from helpers.emulator.services import builds, logs, registry
-from helpers.emulator.services.projects import project_number
+from helpers.emulator.services import builds, environments, logs, registry
 
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
@@ -34,7 +32,6 @@ DRAIN_S = 60
 TYPE = "aiplatform.googleapis.com/Endpoint"
 # Gives another program the same manners: it ends when standard input closes.
 LIFELINE = 'exec 3<&0; "$@" 3<&- & p=$!; (cat <&3 >/dev/null; kill $p) & wait $p'
-KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "VIRTUAL_ENV")
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,18 @@ class Answer:
 class ModelServer:
     """The process that serves one deployed model."""
 
-    def __init__(self, cloud: Cloud, endpoint: str, deployed_id: str, model: dict):
-        """`model`: a version's resource; nothing is started yet."""
+    def __init__(
+        self, cloud: Cloud, endpoint: str, deployed_id: str, model: dict, account: str = ""
+    ):
+        """Nothing is started yet.
+
+        Args:
+            endpoint: its name, or a batch prediction job's.
+            model: a version's resource.
+            account: the service account that the model runs as; "" is the default one.
+        """
+        self.name, self.account = endpoint, account
+        self.home = cloud.folder / "served" / f"{endpoint.rsplit('/', 1)[-1]}-{deployed_id}"
         self.cloud, self.endpoint_id, self.id = cloud, endpoint.rsplit("/", 1)[-1], deployed_id
         self.folder, self.spec = registry.artifacts(cloud, model), model["containerSpec"]
         default = f"/v1/endpoints/{self.endpoint_id}/deployedModels/{deployed_id}"
@@ -111,6 +118,8 @@ class ModelServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        callers.revoke(self.cloud, self.name, key=f"/{self.id}")
+        shutil.rmtree(self.home, ignore_errors=True)
 
     def _gone(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -129,12 +138,20 @@ class ModelServer:
             self.end()
             self.port, self._connections = _free_port(), []
             self._tail.clear()
-            environment = {k: os.environ[k] for k in KEPT if k in os.environ} | self.variables
+            prebuilt = PREBUILT.fullmatch(self.spec["imageUri"])
+            kind = prebuilt[1] if prebuilt else "tf2"
+            own = environments.make(self.cloud, self.home, environments.SERVING[kind])
+            command = own.hidden(self._command(own.python), read=[self.folder])
+            environment = own.variables | self.variables | callers.variables(self.cloud)
             environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
             self.process = subprocess.Popen(
-                self._command(), env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True, cwd=self.folder,
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home / "work",
             )  # fmt: skip
+            pid = self.process.pid
+            callers.issue(
+                self.cloud, self.name, self.account, lambda pid=pid: [pid], key=f"/{self.id}"
+            )
             reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
             reader.start()
             deadline = time.monotonic() + START_S
@@ -170,14 +187,16 @@ class ModelServer:
         finally:
             connection.close()
 
-    def _command(self) -> list[str]:
+    def _command(self, python: str) -> list[str]:
         """What the container would run, on this machine's files and port.
 
+        Args:
+            python: the one that runs our servers.
         Raises:
             ApiError: an image that can't be emulated, or one Google's health checks won't reach.
         """
         uri, spec = self.spec["imageUri"], self.spec
-        ours = [sys.executable, str(PROGRAMS / "model_server.py")]
+        ours = [python, str(PROGRAMS / "model_server.py")]
         prebuilt = PREBUILT.fullmatch(uri)
         if prebuilt and prebuilt[1] == "sklearn":  # takes all from the environment
             return [*ours[:-1], str(PROGRAMS / "sklearn_server.py")]
