@@ -135,17 +135,22 @@ def requirements() -> str:
     """
     skipped = {"tensorflow", "tensorflow-cpu", DISTRIBUTION}
     pinned: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
     ours = metadata.requires(DISTRIBUTION) or []
-    todo = [r for r in ours if "extra ==" not in r or r.startswith(("keras", "tensorboard"))]
+    wanted = [r for r in ours if "extra ==" not in r or r.startswith(("keras", "tensorboard"))]
+    todo = [(line, {"tensorflow"}) for line in wanted]
     while todo:
-        requirement = Requirement(todo.pop())
+        line, asked = todo.pop()
+        requirement = Requirement(line)
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        extras = [{"extra": extra} for extra in ("", "tensorflow", *requirement.extras)]
-        wanted = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
-        if not wanted or name in pinned or name in skipped:
+        extras = [{"extra": extra} for extra in ("", *asked)]
+        applies = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
+        if not applies or name in skipped:
             continue
         pinned[name] = metadata.version(name)
-        todo += [line for line in metadata.requires(name) or [] if "extra ==" not in line]
+        for extra in {"", *requirement.extras} - {e for n, e in seen if n == name}:
+            seen.add((name, extra))  # bleach[css] needs more than bleach
+            todo += [(more, {extra}) for more in metadata.requires(name) or []]
     return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
 
