@@ -7,6 +7,8 @@ import pandas as pd
 
 from helpers.inputs.columns import identifier
 
+SHARES = "probabilit"  # what an output of probabilities is called begins so
+
 
 def probability_name(class_name: str) -> str:
     """The output column with the probability of a class: `probability_` and the class."""
@@ -33,10 +35,12 @@ def answer_frame(target: str, classes: Iterable[str], values, index=None) -> pd.
 
 
 def flat_frame(answers, index=None) -> pd.DataFrame:
-    """Answers of any kind as columns: one a number or text a row, `…_0`, `…_1` of more."""
+    """Answers of any kind as columns: one a number or text a row, `…_0`, `…_1` of more;
+    probabilities last."""
     if isinstance(answers, pd.DataFrame):
         return answers if index is None else answers.set_index(index)
     named, columns = answers if isinstance(answers, dict) else {"answer": answers}, {}
+    named = dict(sorted(named.items(), key=lambda item: item[0].startswith(SHARES)))
     for name, values in named.items():
         values = np.asarray(values)
         rows = values.reshape(len(values), -1)

@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import SettingError
-from helpers.inputs.answers import probability_name
+from helpers.inputs.answers import SHARES, probability_name
 
 NAME = "metrics.json"
-SHARES = "probabilit"  # what an output of probabilities is called begins so
 
 
 def metrics(
