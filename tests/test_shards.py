@@ -115,6 +115,26 @@ def test_classes_and_values_that_do_not_fit(tmp_path, capsys, monkeypatch):
     assert set(epoch["label"]) == {0, 1}
 
 
+def test_codes_and_names_of_many_files(tmp_path):
+    """Codes keep their zeros in every part, also in one where none has any; names stay."""
+    for i in range(3):
+        first = [0, 5][i > 0]
+        made = pd.DataFrame({"zip (CH)": [f"{first}{k % 9}" for k in range(400)], "store_id": 7})
+        made["store_id"] += np.arange(400) % 5
+        made["a/b €"] = np.arange(400) + 400 * i
+        made["y"] = np.arange(400) % 11 + 0.5
+        made.to_csv(tmp_path / f"{i}.csv", index=False)
+    table = data.load(str(tmp_path / "*.csv"))
+    assert table.kinds == {"zip (CH)": "text", "store_id": "text"}
+    rows = data.rows(table)
+    assert len(rows) + len(table.test) == 1200
+    assert set(rows.levels["zip (CH)"]) >= {"00", "08", "50", "58"}
+    width = len(rows.columns)
+    values = np.concatenate([np.fromfile(f, "float32").reshape(-1, width) for f in rows.files])
+    for place, name in enumerate(rows.columns[:2]):
+        assert values[:, place].max() < len(rows.levels[name])  # none is unknown
+
+
 def test_from_the_bucket(parts, empty_cloud):
     session = helpers.connect("local")
     helpers.storage.upload_folder(session, parts, "gs://local-bucket/tables")

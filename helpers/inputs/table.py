@@ -24,13 +24,11 @@ from helpers.inputs.columns import (
     in_order,
     missing,
     typed,
-    typical,
-    usable,
-    warn_of_leaks,
     written,
 )
 from helpers.inputs.files import BUILT_IN, find_files  # noqa: F401  (public here)
 from helpers.inputs.game_sales import GAMES, PROPOSED, game_sales
+from helpers.inputs.usefulness import typical, usable, warn_of_leaks
 
 OWN = "game_sales"  # the one with known noise
 TASKS = ("regression", "binary", "multiclass")
@@ -106,20 +104,14 @@ def load(
     target = find(target, columns) if target else next(reversed(columns))
     index, columns = _with_target(columns, source, target, remarks)
     column = columns.pop(target)
-    if not built_in:
-        columns = usable(columns, remarks)
-    if not columns:
-        why = "; ".join(remarks.notes) or "Add one."
-        raise DataError(f"{source} has no usable column besides {target}. {why}")
+    columns = columns if built_in else _features(columns, source, target, remarks)
     values, task, classes = _target(target, column, task, remarks.notes)
     if not built_in:
         warn_of_leaks(columns, target, values, remarks)
         _tell(found, len(index), task, remarks)
     trial = in_trial() if trial is None else trial
-    train, test = _split(
-        columns | {target: values}, index, seed, remarks.notes, source=source, found=found,
-        trial=trial,
-    )  # fmt: skip
+    how = {"source": source, "found": found, "trial": trial}
+    train, test = _split(columns | {target: values}, index, seed, remarks.notes, **how)
     for note in remarks.notes:
         print(note)
     proposed = PROPOSED if source == OWN else {name: typical(c) for name, c in columns.items()}
@@ -188,12 +180,23 @@ def score(table: Table, scores: pd.DataFrame) -> dict[str, float]:
 def _read(
     source: str, session: Session | None, remarks: Remarks
 ) -> tuple[dict[str, int], dict[str, Column]]:
-    """The files, if they are many of which this is a sample; and the columns, typed."""
+    """Find, read, parse, type. -> the files, if this is a sample of many; the columns"""
     many = "*" in source and not re.match("https?://", source)
     found = files.find(source, session)
     with shards.on_disk(found, session, sample=many) as path:
         raw, comma = formats.parse(path, source, remarks.notes)
     return found if many else {}, typed(raw, remarks, comma=comma)
+
+
+def _features(
+    columns: dict[str, Column], source: str, target: str, remarks: Remarks
+) -> dict[str, Column]:
+    """The columns that say something."""
+    found = usable(columns, remarks)
+    if not found:
+        why = "; ".join(remarks.notes) or "Add one."
+        raise DataError(f"{source} has no usable column besides {target}. {why}")
+    return found
 
 
 def _tell(found: dict[str, int], rows: int, task: str, remarks: Remarks) -> None:
