@@ -29,13 +29,6 @@ STAGES = {
 }
 # What most people want to set, as fields; whatever else the cells use stands below.
 FIELDS = ("CLOUD", "PROJECT", "BUCKET", "DATA", "TARGET", "EPOCHS", "MODEL_NAME", "CLEAN_UP")
-WORDS = {  # of parameters whose own notebook has none
-    "CLEAN_UP": "Remove the endpoint in the end; off only says what that would remove.",
-    "ENDPOINT_NAME": "the endpoint's name; empty: the model's",
-    "TRAFFIC_PERCENT": "the share of a candidate beside a running version",
-    "IDLE_SHUTDOWN_S": "the machine stops after so long without a request",
-    "ALWAYS_ON": "keep the machine up, and its bill",
-}
 MORE = "# @markdown **More** is in this cell's code (double-click): `{first}` to `{last}`"
 # Where the first notebook's default is not the one wanted here.
 OWNER = {"CLEAN_UP": "04_predict"}
@@ -100,7 +93,7 @@ def form_lines(cells: list[NotebookNode]) -> dict[str, tuple[str, str]]:
                 value, _, words = line.partition("  # ")
                 field = words.startswith("@param")
                 name, said = line.split(" = ")[0], above if field else words
-                lines[name] = (line if field else value, said or WORDS.get(name, ""))
+                lines[name] = (line if field else value, said)
                 above = ""
     return lines
 

@@ -19,7 +19,6 @@ LINES, WIDTH, CELLS, GENERATED_CELLS, FIELDS = 12, 88, 15, 20, 8
 MORE = "# @markdown **More**"  # the fields end there; what follows is folded with the code
 SNIPPETS = "snippets.ipynb"
 GENERATED = {"quickstart.ipynb", SNIPPETS}
-NOT_YET = {"03_deploy.ipynb", "04_predict.ipynb"}
 # What is true of one cloud and false of the other, above all of a local one inside Colab.
 CLOUDY = re.compile(r"close this tab|tomorrow|over HTTPS?\b|leaves nothing running", re.IGNORECASE)
 CLOUD = {"CLOUD", "PROJECT", "LOCATION", "BUCKET"}
@@ -65,7 +64,7 @@ def check_notebook(path: Path, root: Path = links.ROOT) -> Iterator[str]:
                 yield f"heading: `{text[:40]}`; each snippet begins with `# ` and its title"
     elif titles != 1:
         yield f"heading: {titles} lines start with `# `; exactly one title"
-    if path.name not in NOT_YET and (said := CLOUDY.search(prose)):
+    if said := CLOUDY.search(prose):
         yield f"prose: `{said[0]}` holds on one cloud only; let the run print it"
     yield from _check_badge(path, prose, root)
     if path.name != SNIPPETS:  # a snippet carries its own
@@ -105,10 +104,10 @@ def _check_parameters(name: str, code: list) -> Iterator[str]:
             found.add(line.split(" = ")[0])
             if breach := forms.breach(line):
                 yield f"parameters: `{line}`; {breach}"
-            if not said and name not in NOT_YET:
+            if not said:
                 yield f"parameters: `{line}`; say above it what it is, after `# @markdown `"
         said = line if line.startswith("# @markdown ") else ""
-    if len(found) > FIELDS and name not in NOT_YET:
+    if len(found) > FIELDS:
         yield f"parameters: {len(found)} fields; at most {FIELDS}, the rest below `{MORE}`"
     for line in lines[more + 1 :]:
         found.add(line.split(" = ")[0])

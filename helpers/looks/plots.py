@@ -11,6 +11,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helpers.inputs import metrics
+from helpers.inputs.answers import flat_frame
 from helpers.looks.amounts import IN_UNIT, money
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
@@ -124,32 +125,40 @@ def measured(metrics: dict) -> Axes | None:
     return rivals(metrics.get("baselines", {}), metrics["metrics"], **about)
 
 
-def answer(answer: pd.DataFrame, seen: pd.Series, *, unit: str = "") -> Axes:
-    """One answer among the values the target has had: on their histogram, or beside their shares.
+def answer(answer, seen, *, unit: str = "") -> Axes | None:
+    """One answer among known values: on the histogram of numbers, or the shares of its classes.
 
     Args:
-        answer: one row, as `helpers.predict` gives it.
-        seen: the target's values in rows whose truth is known, under the target's name.
+        answer: of one row, as `helpers.predict` gives it.
+        seen: what is true of rows that are known, as examples hold it.
+    Returns:
+        None where an answer is neither one number nor a class with its probabilities.
     """
-    axes = plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
-    value = answer.iloc[0][seen.name]
-    target = _labels([seen.name])[seen.name]
-    if isinstance(value, str):
-        value = _labels([value])[value]
-        shares = answer.iloc[0].drop(seen.name).astype("float64")
-        shares.index = shares.index.str.removeprefix("probability_")
+    flat = flat_frame(answer)
+    name, value = flat.columns[0], flat.iloc[0, 0]
+    target = _labels([name])[name]
+    shares = flat.iloc[0].filter(like="probabilit")
+    if len(flat.columns) > 1 and not shares.empty:
+        shares = shares.astype("float64")
+        shares.index = shares.index.str.replace(r"^probabilit(y|ies)_", "", regex=True)
         shares = shares.sort_values().tail(GROUPS)
+        axes = plt.subplots(figsize=(7, 1.2 + 0.3 * len(shares)), layout="constrained")[1]
         axes.bar_label(axes.barh(shares.index, 100 * shares), fmt="%.0f %%", padding=4)
         axes.margins(x=0.15)
         axes.set_xlabel(f"probability of {target}, %")
-        _title(axes, f"{target}: {value}, with {shares.iloc[-1]:.0%}")
+        _title(axes, f"{target}: {_labels([value])[value]}, with {shares.iloc[-1]:.0%}")
         return axes
-    axes.hist(seen, bins=30, color="lightgrey")
+    known = np.asarray(next(iter(seen.values())) if isinstance(seen, dict) else seen)
+    if len(flat.columns) > 1 or not pd.api.types.is_number(value) or known.dtype.kind not in "fiu":
+        return None
+    known = known.ravel()
+    axes = plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
+    axes.hist(known, bins=30, color="lightgrey")
     axes.axvline(value, color="C1", linewidth=2)
     axes.set_ylabel("known rows")
     _amounts(target, unit, axes.xaxis)
-    share = (seen < value).mean()
-    _title(axes, f"{target}: {money(value, unit)}, above {share:.0%} of {len(seen):,} known rows")
+    share = (known < value).mean()
+    _title(axes, f"{target}: {money(value, unit)}, above {share:.0%} of {len(known):,} known rows")
     return axes
 
 

@@ -86,7 +86,7 @@ def head(table, *, own: bool = False) -> Shown:
 
 
 def answered(rows, answers, truth=None, *, unit: str = "", own: bool = True) -> Shown:
-    """The first rows beside their answers, and the truth where it is known.
+    """The first answers, the truth where it is known, and beside them the rows.
 
     Args:
         rows: as `helpers.predict` takes them; left out unless `own`.
@@ -94,9 +94,6 @@ def answered(rows, answers, truth=None, *, unit: str = "", own: bool = True) -> 
     """
     flat = flat_frame(answers).head()
     columns, units = {}, {}
-    if own:
-        named = rows if isinstance(rows, dict | pd.DataFrame) else {"row": rows}
-        columns = {str(name): [_short(v) for v in [*named[name]][:5]] for name in named}
     for place, name in enumerate(flat.columns[:8]):
         head = f"→ {name}"
         columns[head] = flat[name].tolist()
@@ -107,6 +104,9 @@ def answered(rows, answers, truth=None, *, unit: str = "", own: bool = True) -> 
             head = name if name == "truth" else f"true {name}"
             columns[head] = [_short(v) for v in [*values][:5]]
             units[head] = unit
+    if own and columns:
+        named = rows if isinstance(rows, dict | pd.DataFrame) else {"row": rows}
+        columns |= {str(name): [_short(v) for v in [*named[name]][:5]] for name in named}
     return shown(pd.DataFrame(columns), units=units, nothing="No rows.", digits=4)
 
 
