@@ -15,13 +15,15 @@ class progress(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Ker
     The lines begin as Keras's do, `Epoch 5/50`, from which whoever follows a job draws its bar.
 
     Args:
-        table: whose target's unit the error has; its task says which metric is told.
+        table: whose target's unit the error has; its task says which metric is told. None: the
+            loss, as it is.
     """
 
-    def __init__(self, table):
+    def __init__(self, table=None):
         super().__init__()
-        regression = table.task == "regression"
+        regression = table is not None and table.task == "regression"
         self._key, self._name = ("mae", "mean error") if regression else ("loss", "log loss")
+        self._name = self._name if table is not None else "loss"
         self._unit, self._said = table.unit if regression else "", 0.0
 
     def on_train_begin(self, logs=None):

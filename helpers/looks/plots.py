@@ -157,8 +157,8 @@ def answer(answer, seen, *, unit: str = "") -> Axes | None:
     axes.axvline(value, color="C1", linewidth=2)
     axes.set_ylabel("known rows")
     _amounts(target, unit, axes.xaxis)
-    share = (known < value).mean()
-    _title(axes, f"{target}: {money(value, unit)}, above {share:.0%} of {len(known):,} known rows")
+    share = int(100 * (known < value).mean())  # 99.6 % is not all
+    _title(axes, f"{target}: {money(value, unit)}, above {share}% of {len(known):,} known rows")
     return axes
 
 

@@ -23,7 +23,7 @@ class Shown(pd.DataFrame):
 
         def line(kind: str, index: str, cells) -> str:
             cells = "".join(
-                f'<{kind} style="{look}">{escape(str(cell))}</{kind}>'
+                f'<{kind} style="{look}">{escape(str(cell)).replace("→ ", "→&nbsp;")}</{kind}>'
                 for cell, look in zip(cells, looks, strict=True)
             )
             head = f'<th style="text-align: left">{escape(index)}</th>' if named else ""
@@ -107,6 +107,9 @@ def answered(rows, answers, truth=None, *, unit: str = "", own: bool = True) -> 
     if own and columns:
         named = rows if isinstance(rows, dict | pd.DataFrame) else {"row": rows}
         columns |= {str(name): [_short(v) for v in [*named[name]][:5]] for name in named}
+    if len(flat) == 1:  # one below the other: a long row is cut off
+        texts = {name: amount(v[0], units.get(name, ""), 4) for name, v in columns.items()}
+        return shown(pd.DataFrame({"": texts.keys(), "value": texts.values()}))
     return shown(pd.DataFrame(columns), units=units, nothing="No rows.", digits=4)
 
 
