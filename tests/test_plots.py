@@ -124,7 +124,7 @@ def test_an_answer_is_marked_among_known_values():
     assert axes.get_title() == "price: $1 M, above 100% of 60 known rows"
     assert axes.lines[0].get_xdata()[0] == 1e6
     classes = table("multiclass")
-    shares = {"probability_dear": [0.7], "probability_cheap": [0.3], "price": ["dear"]}
+    shares = {"price": ["dear"], "probability_dear": [0.7], "probability_cheap": [0.3]}
     axes = plots.answer(pd.DataFrame(shares), classes.train["price"])
     assert axes.get_title() == "price: dear, with 70%"
 

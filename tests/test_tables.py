@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.looks.tables import amount, shown
+from helpers.looks.tables import amount, answered, shown
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,19 @@ def test_a_shown_frame_is_still_the_frame():
         assert "nan" not in text.lower()
     assert "&lt;b&gt;" in look._repr_html_()
     assert "<b>" not in look._repr_html_()
+
+
+def test_answers_come_before_the_rows_and_one_row_stands_upright():
+    rows = pd.DataFrame({"size": [1.5, 2.5], "side": ["left", "right"]})
+    answers = pd.DataFrame({"price": [227423.22, 1.0]})
+    many = answered(rows, answers, pd.Series([2e5, 1.0]), unit="$")
+    assert list(many) == ["→ price", "truth", "size", "side"]
+    assert "$227,400" in many._repr_html_()
+    one = answered(rows[:1], answers[:1], unit="$")
+    assert repr(one).split("\n")[1].split() == ["→", "price", "$227,400"]
+    assert len(one) == 3
+    assert list(answered(rows, answers, own=False)) == ["→ price", "truth"][:1]
+    assert repr(answered(None, [])) == "No rows."
 
 
 def test_nothing_is_a_sentence_and_rows_are_not_numbered():
