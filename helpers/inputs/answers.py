@@ -43,6 +43,8 @@ def flat_frame(answers, index=None) -> pd.DataFrame:
     named = dict(sorted(named.items(), key=lambda item: item[0].startswith(SHARES)))
     for name, values in named.items():
         values = np.asarray(values)
+        if not values.size:  # no answers, no columns
+            continue
         rows = values.reshape(len(values), -1)
         for place in range(rows.shape[1]):
             columns[name if rows.shape[1] == 1 else f"{name}_{place}"] = rows[:, place]
