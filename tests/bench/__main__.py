@@ -18,6 +18,7 @@ PARTS = {
     "tables": "Reading a table",
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "scale": "Training on larger tables",
+    "kinds": "Pictures and texts",
     "serve": "One row a request",
     "bulk": "Many rows",
     "resources": "The local cloud's own answers",
