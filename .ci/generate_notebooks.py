@@ -30,6 +30,8 @@ STAGES = {
 # What most people want to set, as fields; whatever else the cells use stands below.
 FIELDS = ("CLOUD", "PROJECT", "BUCKET", "DATA", "TARGET", "EPOCHS", "MODEL_NAME", "CLEAN_UP")
 MORE = "# @markdown **More** is in this cell's code (double-click): `{first}` to `{last}`"
+# Their cells become snippets only.
+KINDS = ("more/image", "more/text", "more/series", "more/any_model")
 # Where the first notebook's default is not the one wanted here.
 OWNER = {"CLEAN_UP": "04_predict"}
 HEADER = """\
@@ -160,7 +162,9 @@ def written(cells: list[NotebookNode], name: str, about: dict[str, str]) -> str:
 def main(arguments: list[str], root: Path = links.ROOT) -> int:
     made = {
         "quickstart": quickstart(root),
-        "snippets": written(snippets.cells(root, STAGES), "snippets", links.project(root)),
+        "snippets": written(
+            snippets.cells(root, [*STAGES, *KINDS]), "snippets", links.project(root)
+        ),
     }
     differing = False
     for name, wanted in made.items():
@@ -170,9 +174,7 @@ def main(arguments: list[str], root: Path = links.ROOT) -> int:
             path.write_text(wanted, encoding="utf-8")
         elif not same:
             differing = True
-            print(
-                f"notebooks/{name}.ipynb: differs from the cells of 01 to 04; run `make notebooks`"
-            )
+            print(f"notebooks/{name}.ipynb: differs from the others' cells; run `make notebooks`")
     return int(differing)
 
 

@@ -1,4 +1,4 @@
-"""The cells of snippets.ipynb: each tagged cell of 01 to 04 with the lines that it needs.
+"""The cells of snippets.ipynb: each tagged cell of the notebooks with the lines that it needs.
 
 A snippet is the heading above the cells tagged `template`, the lines that make the names they read
 (cut out of the cells before), and the cells themselves. What needs the cloud is not made again but
@@ -32,10 +32,10 @@ HEADER = """\
 
 [![Open In Colab]({badge})]({address})
 
-The cells of 01 to 04 that are worth copying, each with all that it needs: with the set-up cell \
-above it, it runs by itself. It needs no account, and leaves behind what its notebook leaves. To \
-have them all in Colab's snippet pane (`<>`), give this page's address to Tools → Settings → \
-Site → Custom snippet notebook URL.
+The cells of the notebooks that are worth copying, each with all that it needs: with the set-up \
+cell above it, it runs by itself. It needs no account, and leaves behind what its notebook \
+leaves. To have them all in Colab's snippet pane (`<>`), give this page's address to Tools → \
+Settings → Site → Custom snippet notebook URL.
 
 **Time and cost:** seconds each. On the local cloud nothing leaves this machine."""
 SET_UP = """\
@@ -57,7 +57,7 @@ def cells(root, stages) -> list[NotebookNode]:
     ]
     for stage in stages:
         source = nbformat.read(root / "notebooks" / f"{stage}.ipynb", as_version=4).cells
-        made += _of_notebook(source, FOUND | (MODEL if stage > "03" else {}))
+        made += _of_notebook(source, FOUND | (MODEL if "03" < stage < "1" else {}))
     return made
 
 

@@ -87,7 +87,7 @@ def test_every_tagged_cell_is_in_a_snippet_as_it_is():
     code = [cell.source for cell in SNIPPETS.cells if cell.cell_type == "code"]
     tagged = [
         cell.source
-        for path in sorted(ROOT.glob("notebooks/0*.ipynb"))
+        for path in sorted(ROOT.glob("notebooks/*/*.ipynb")) + sorted(ROOT.glob("notebooks/0*"))
         for cell in nbformat.read(path, as_version=4).cells
         if "template" in cell.metadata.get("tags", [])
     ]
