@@ -66,7 +66,7 @@ def test_own_data_from_the_job_to_the_answers(empty_cloud, tmp_path, monkeypatch
     assert measured["baselines"]["linear"].keys() == measured["metrics"].keys()
     assert measured["data"] == source.name.removesuffix(".csv")
     page = helpers.storage.read_bytes(session, job.report_uri).decode()
-    left_out = {"image": "dark/broken.jpg (damaged", "text": "", "series": "1 gaps, 2 days"}
+    left_out = {"image": "dark/broken.jpg (damaged", "text": "", "series": "gaps: 2024-01-21 (2)"}
     assert left_out[kind] in page
     model = helpers.register(session, job, name=kind)
     endpoint = helpers.deploy(session, model)

@@ -76,7 +76,7 @@ def test_gaps_are_named_and_their_windows_left_out(tmp_path, capsys):
     values[50] = np.nan
     found = load(tmp_path, times.delete([10, 11]), np.delete(values, [10, 11]))
     said = capsys.readouterr().out
-    assert "2 gaps, 3 days without a value: 2024-01-11 (2), 2024-02-20 (1)" in said
+    assert "gaps: 2024-01-11 (2), 2024-02-20 (1), 3 × one day without a value" in said
     for windows in (found.train, found.test):
         assert len(windows)
         whole = np.hstack([windows.x, windows.y])
@@ -140,7 +140,8 @@ def test_the_pictures_say_how_far_off(tmp_path):
     assert "the last 10 are held back" in forecasts.look(found).get_title()
     axes = forecasts.beside_truth(found, found.test.y + 2)
     assert axes.get_title() == "Off by 2 on average, 5 forecasts in a row"
-    assert forecasts.by_step(found, found.test.y + 2).get_title() == (
-        "This model is off by 2 one step ahead, by 2 2 ahead"
-    )
+    axes = forecasts.by_step(found, found.test.y + 2)
+    assert axes.get_title() == "Off by 2 one step ahead, by 2 at step 2"
+    lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
+    assert len({line.get_color() for line in lines}) == len(lines) == 3
     mpl.pyplot.close("all")

@@ -71,8 +71,8 @@ def test_rows_that_can_t_be_used_are_counted(tmp_path, capsys):
     frame.to_csv(tmp_path / "m.csv", index=False)
     found = texts.load(str(tmp_path / "m.csv"), target="kind")
     said = capsys.readouterr().out
-    assert "4 rows without a text or a kind are left out" in said
-    assert "2 rows repeat a text and are left out" in said
+    assert "rows without a text or a kind are left out: 4" in said
+    assert "rows that repeat a text are left out: 2" in said
     assert len(found.train) + len(found.test) == 34
 
 

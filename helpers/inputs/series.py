@@ -303,8 +303,8 @@ def _name_gaps(values: pd.Series, step: str, notes: list[str]) -> None:
         named = ", ".join(f"{at:%Y-%m-%d} ({size})" for at, size in gaps[:SHOWN])
         more = f" and {len(gaps) - SHOWN} more" if len(gaps) > SHOWN else ""
         notes.append(
-            f"{len(gaps)} gaps, {int(empty.sum()):,} {step}s without a value: {named}{more}; "
-            "windows with one are left out"
+            f"gaps: {named}{more}, {int(empty.sum()):,} × one {step} without a value; windows with "
+            "one are left out"
         )
 
 

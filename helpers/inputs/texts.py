@@ -77,10 +77,10 @@ def load(
     count = len(frame)
     frame = frame[(frame["text"] != "") & (frame[target] != "")]
     if len(frame) < count:
-        notes.append(f"{count - len(frame):,} rows without a text or a {target} are left out")
+        notes.append(f"rows without a text or a {target} are left out: {count - len(frame):,}")
     count, frame = len(frame), frame.drop_duplicates("text")
     if len(frame) < count:
-        notes.append(f"{count - len(frame):,} rows repeat a text and are left out")
+        notes.append(f"rows that repeat a text are left out: {count - len(frame):,}")
     if len(frame) < FEWEST:
         raise DataError(f"{source} has {len(frame)} different texts; expected {FEWEST} or more.")
     classes = tuple(sorted(set(frame[target])))

@@ -55,10 +55,8 @@ def by_step(series, answers: np.ndarray) -> Axes:
     steps = np.arange(1, series.horizon + 1)
     rivals = {NAMES[name]: found for name, found in naive(series, series.test).items()}
     for name, found in ({"this model": answers} | rivals).items():
-        color = {"color": "C1"} if name == "this model" else {}
-        axes.plot(
-            steps, np.abs(found - series.test.y).mean(axis=0), marker="o", label=name, **color
-        )
+        error = np.abs(found - series.test.y).mean(axis=0)
+        axes.plot(steps, error, marker="o", label=name, color=COLORS[name])
     if series.noise_mae is not None:
         axes.axhline(series.noise_mae, color="grey", linestyle=":", label="noise alone")
     axes.set_ylim(bottom=0)
@@ -70,18 +68,18 @@ def by_step(series, answers: np.ndarray) -> Axes:
     axes.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axes.legend(frameon=False)
     first, last = (np.abs(answers - series.test.y).mean(axis=0)[place] for place in (0, -1))
-    said = f"off by {money(float(first), series.unit)} one step ahead"
+    said = f"Off by {money(float(first), series.unit)} one step ahead"
     if series.horizon > 1:
-        said += f", by {money(float(last), series.unit)} {series.horizon} ahead"
-    axes.set_title(f"This model is {said}", parse_math=False)
+        said += f", by {money(float(last), series.unit)} at step {series.horizon}"
+    axes.set_title(said, parse_math=False)
     return axes
 
 
 def _axes(series) -> Axes:
-    axes = plt.subplots(figsize=(11, 4), layout="constrained")[1]
+    axes = plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
     axes.set_ylabel(f"{series.target} ({series.unit})" if series.unit else series.target)
     axes.yaxis.set_major_formatter(lambda value, _: money(value, series.unit))
-    dates = AutoDateLocator(maxticks=8)
+    dates = AutoDateLocator(maxticks=6)
     axes.xaxis.set_major_locator(dates)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(dates))
     return axes

@@ -4,17 +4,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-COLUMNS, ROWS = 8, 2
+COLUMNS, EACH, MOST, MISTAKES = 5, 2, 20, 4
 
 
 def grid(images) -> Figure:
     """Some of the pictures to learn from, of every class as many, with its name above."""
-    wide = max(1, COLUMNS // len(images.classes))  # pictures of one class side by side
-    groups = [images.train[images.train["label"] == name] for name in images.classes[: 3 * COLUMNS]]
-    rows = ROWS if len(groups) < 2 * COLUMNS else 1
-    drawn = [group.iloc[row * wide : (row + 1) * wide] for row in range(rows) for group in groups]
-    chosen = pd.concat(drawn)
-    return _grid(chosen["path"], chosen["label"], min(wide * len(groups), 10))
+    each = max(EACH, COLUMNS // len(images.classes))
+    groups = [images.train[images.train["label"] == name] for name in images.classes[:MOST]]
+    chosen = pd.concat([group.iloc[place : place + 1] for place in range(each) for group in groups])
+    return _grid(chosen["path"], chosen["label"], min(COLUMNS, max(2, len(groups))))
 
 
 def mistakes(images, scores: pd.DataFrame) -> Figure | None:
@@ -28,12 +26,12 @@ def mistakes(images, scores: pd.DataFrame) -> Figure | None:
     if wrong.empty:
         print(f"None of the {len(scores):,} test pictures is taken for another class.")
         return None
-    sure = wrong.drop(columns="label").max(axis=1).sort_values(ascending=False)[: 2 * COLUMNS]
+    sure = wrong.drop(columns="label").max(axis=1).sort_values(ascending=False)[: 2 * MISTAKES]
     titles = [
         f"{true[name]} taken\nfor {wrong.loc[name, 'label']}, {share:.0%} sure"
         for name, share in sure.items()
     ]
-    figure = _grid(images.test.loc[sure.index, "path"], titles, COLUMNS)
+    figure = _grid(images.test.loc[sure.index, "path"], titles, MISTAKES)
     wrong = f"{len(wrong):,} of {len(scores):,} test pictures are wrong"
     figure.suptitle(f"{wrong}; the surest of these mistakes first")
     return figure
@@ -43,7 +41,7 @@ def _grid(paths, titles, columns: int) -> Figure:
     from PIL import Image
 
     rows, lines = -(-len(paths) // columns), 1 + max(title.count("\n") for title in titles)
-    size = (11, rows * (11 / columns + 0.2 * lines) + 0.4)
+    size = (7, rows * (min(7 / columns, 1.6) + 0.25 * lines) + 0.4)
     figure, places = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axes in places.flat:
         axes.set_axis_off()
@@ -51,5 +49,5 @@ def _grid(paths, titles, columns: int) -> Figure:
         with Image.open(path) as picture:
             picture.draft("RGB", (200, 200))
             axes.imshow(picture.convert("RGB"))
-        axes.set_title(title, fontsize=9, parse_math=False)
+        axes.set_title(title, fontsize=10, parse_math=False)
     return figure

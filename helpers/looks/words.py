@@ -14,9 +14,9 @@ def pushing(pushes: pd.DataFrame) -> Figure:
         pushes: as `helpers.learning.sentences.pushes` gives them.
     """
     names = pushes.groupby("class")["texts"].sum().nlargest(CLASSES).index.sort_values()
-    columns = min(len(names), 3)
+    columns = min(len(names), 2)
     rows = -(-len(names) // columns)
-    size = (3.5 * columns + 0.5, 3.4 * rows + 0.6)
+    size = (3.5 * columns, 3.4 * rows + 0.6)
     figure, places = plt.subplots(
         rows, columns, figsize=size, layout="constrained", squeeze=False, sharex=True
     )
