@@ -10,13 +10,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from helpers.cells import staging
-from helpers.cells.search import search_study
+from helpers.cells.search import check_counts, search_study
 from helpers.cloud import storage
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import Run, check, create, job_spec, machine_spec, outcome
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS
-from helpers.errors import JobError, NotFoundError, SettingError, near
+from helpers.errors import JobError, NotFoundError, near
 from helpers.inputs.metrics import reported
 
 
@@ -92,11 +92,7 @@ def tune(
     labels = dict(labels or {})
     check(machine_type, labels, timeout_s=timeout_s)
     work = staging.check(session, notebook, parameters, files=files, requirements=requirements)
-    if min(trials, parallel) < 1 or not search:
-        raise SettingError(
-            f"{len(search)} parameters to search, trials={trials}, parallel={parallel}; "
-            "expected 1 or more of each."
-        )
+    check_counts(search, trials, parallel)
     study = search_study(work.file, search, metric, goal)
     parallel, hours = min(parallel, trials), trials * timeout_s / 3600
     print(f"Trials:   {trials} of {', '.join(search)}, {parallel} at once; {goal} {metric}")

@@ -132,6 +132,11 @@ def test_names_that_are_nowhere_are_answered_with_the_nearest(session, desk):
         helpers.train(session, own(desk, f"key = {SECRETS['API key']!r}"))
 
 
+def test_a_file_of_this_machine_is_no_value_to_search(session, desk):
+    with pytest.raises(SettingError, match="a.csv on this machine, which trials do not have"):
+        helpers.tune(session, own(desk), search={"LOOKUP": ["a.csv", "none"]}, metric="mae")
+
+
 def test_a_computed_value_that_keeps_the_default_is_said(session, desk, capsys):
     form = "# @title Parameters\nEPOCHS = 2\nSTEPS = EPOCHS * 10"
     staging.check(session, own(desk, form=form), {"EPOCHS": 3})

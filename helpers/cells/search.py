@@ -2,10 +2,21 @@
 
 import math
 import re
+from pathlib import Path
 
 from helpers.cells.notebook_file import NotebookFile
 from helpers.cells.parameters import check_parameters
+from helpers.cells.places import DATA_FILE
 from helpers.errors import SettingError
+
+
+def check_counts(search: dict, trials: int, parallel: int) -> None:
+    """Refuse a search of nothing."""
+    if min(trials, parallel) < 1 or not search:
+        raise SettingError(
+            f"{len(search)} parameters to search, trials={trials}, parallel={parallel}; "
+            "expected 1 or more of each."
+        )
 
 
 def search_study(file: NotebookFile, search: dict, metric: str, goal: str) -> dict:
@@ -27,6 +38,12 @@ def _parameter(file: NotebookFile, name: str, values: tuple | list) -> dict:
     if isinstance(values, tuple) and len(values) == 3:
         *given, scale = values
     kept = [check_parameters(file.path, {name: value})[name] for value in given]
+    for value in kept:
+        if isinstance(value, str) and DATA_FILE.fullmatch(value) and Path(value).is_file():
+            raise SettingError(
+                f'search["{name}"] names {value} on this machine, which trials do not have. Put it '
+                "into the bucket (helpers.storage.upload_file), and search its gs:// address."
+            )
     numbers = bool(kept) and all(type(value) in (int, float) for value in kept)
     about = {"parameterId": name}
     if isinstance(values, list) and numbers:
