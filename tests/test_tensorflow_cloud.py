@@ -1,6 +1,5 @@
 """tensorflow-cloud's call on custom jobs: what is packed, what is sent, what comes back."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +109,8 @@ def test_a_script_that_submits_itself_ends_there(session, folder, local_cloud_fo
         [sys.executable, "self.py"], capture_output=True, text=True, timeout=60, check=True
     )
     assert "trained" not in done.stdout
-    job = helpers.find_job(session, re.search(r"customJobs/(\d+)", done.stdout)[1])
+    made = [job["displayName"] for job in jobs(session)]
+    job = helpers.find_job(session, next(name for name in made if name.startswith("self-")))
     job.wait()
     assert "trained True" in [entry["textPayload"] for entry in job.logs()]
 

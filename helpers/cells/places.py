@@ -128,7 +128,10 @@ def _place(name: str, text: str, beside: Path, taken: dict[str, Path]) -> Place 
     many = "*" in text and bool(READ.search(name.upper()))
     if "\n" in text or "\0" in text or len(text) > 1000 or ("*" in text and not many):
         return None
-    listed = paths[:1] or find_files(text)
+    listed = paths[:1]
+    if not paths:
+        with contextlib.suppress(OSError, ValueError):
+            listed = find_files(text)
     if many:
         files = {path.name: path for path in listed}
         if len(files) < len(listed):
