@@ -83,8 +83,9 @@ def test_any_column_name_reaches_the_endpoint(session, artifact, trained):
     assert {"class", "", "x" * 300, "a/b", "self"} <= set(rows.columns)
     answers = helpers.predict(endpoint, rows)
     np.testing.assert_allclose(answers.to_numpy(), known.to_numpy(), rtol=1e-4)
-    plain = helpers.predict_json("local", "names", rows.to_dict("records"))
-    np.testing.assert_allclose(plain, known.to_numpy()[:, 0], rtol=1e-4)
+    whole = rows.notna().all(axis=1).to_numpy()  # JSON has no NaN
+    plain = helpers.predict_json("local", "names", rows[whole].to_dict("records"))
+    np.testing.assert_allclose(plain, known.to_numpy()[whole, 0], rtol=1e-4)
     batch = helpers.batch_predict(session, model, rows)
     np.testing.assert_allclose(batch.to_numpy(), known.to_numpy(), rtol=1e-4)
     helpers.cleanup(session, name="names")

@@ -6,6 +6,7 @@ import hashlib
 from helpers.cloud import storage
 from helpers.cloud.names import slug
 from helpers.inputs import artifact
+from helpers.inputs.requests import is_table
 from helpers.inputs.signature import DEFAULT, SavedModel, Signature
 from helpers.looks.amounts import IN_UNIT, amount
 
@@ -38,11 +39,12 @@ def write(
     heads = [f"{name}, {unit}" if unit and name in IN_UNIT else name for name in names]
     parts = [f"# {subject}", _table(["what", "value"], facts.items())]
     parts += ["## On the test rows", _table(["model", *heads], scores)] if names else []
-    if instance.get("properties"):
+    if is_table(instance):
         columns = [[name, *_range(about)] for name, about in instance["properties"].items()]
         parts += ["## Columns", _table(["column", "kind", "seen in training"], columns)]
-    calls = [[name, *_call(signature)] for name, signature in saved.signatures.items()]
-    if not instance and calls:
+    else:
+        shown = {n: s for n, s in saved.signatures.items() if not n.startswith("packed_")}
+        calls = [[name, *_call(signature)] for name, signature in shown.items()]
         parts += ["## Signatures", _table(["name", "takes", "answers"], calls)]
     storage.write_bytes(session, ("\n\n".join(parts) + "\n").encode(), where)
     best = ", ".join(f"{name} {value:.4g}" for name, value in rivals["this model"].items())
