@@ -323,7 +323,7 @@ def _step(column: Texts, dates: pd.DatetimeIndex) -> str:
     """How far apart rows are that dates order, one row a date: "an hour"; "" of others."""
     if len(column.levels) != len(column) or len(column) < 3 or dates.isna().any():
         return ""  # levels are as many as rows: all differ, none is missing
-    apart = np.diff(dates.asi8[column.places] / 1e9)
+    apart = np.diff(dates.as_unit("ns").asi8[column.places] / 1e9)
     apart = apart if apart[0] > 0 else -apart
     middle = float(np.median(apart))
     if apart.min() <= 0 or (np.abs(apart / middle - 1) < 0.1).mean() < 0.7:

@@ -140,7 +140,7 @@ def _columns(
 
 def _part(column: pd.Series, places: dict[str, int]) -> tuple[str, np.ndarray]:
     """What a part of a column holds, and its values or their places; new texts get new places."""
-    if column.dtype != object:
+    if pd.api.types.is_numeric_dtype(column):
         numbers = column.to_numpy("float64")
         if column.dtype == bool:
             return "truth", numbers

@@ -147,7 +147,8 @@ def matrix(frame: pd.DataFrame, columns: tuple[str, ...], levels: dict) -> np.nd
 def _frames(table, name: str, cloud: Session | None) -> Iterator[tuple[pd.DataFrame, int]]:
     """A file's rows with a target, a part at a time, columns as the sample's are; and how many
     values could not be."""
-    texts = [c for c in (*table.features, table.target) if table.train[c].dtype == object]
+    texts = [name for name, kind in table.kinds.items() if kind == "text"]
+    texts += [table.target] if table.classes else []
     zeros = [c for c in texts if any(re.match(r"0\d", t) for t in table.train[c].dropna().unique())]
     with files.on_disk(name, cloud) as path:
         known = csv_file.layout(path, name, [])

@@ -289,9 +289,12 @@ def _split(
 
 
 def _frame(columns: dict[str, Column], index: np.ndarray, rows=slice(None)) -> pd.DataFrame:
+    index = pd.Index(index[rows])
     found = {name: written(column[rows]) for name, column in columns.items()}
+    texts = [name for name, values in found.items() if values.dtype == object]
+    found |= {name: pd.Series(found[name], index, object) for name in texts}  # none of pandas
     many = len(found) > 100  # pandas warns of that many loose ones once a column is added
-    return pd.DataFrame(found, index=index[rows], copy=many)
+    return pd.DataFrame(found, index=index, copy=many)
 
 
 def _held_back(name: str, target: Column, seed: int, notes: list[str]) -> np.ndarray:
