@@ -41,6 +41,12 @@ def test_a_saved_model_anywhere_becomes_the_jobs_model(trained, tmp_path, place)
     assert "notes.txt" in found.files
 
 
+def test_probabilities_are_counted_not_listed(trained, tmp_path):
+    shutil.copytree(trained / "numbers" / "1", tmp_path / "out" / "model" / "1")
+    found = left.with_model(files(tmp_path / "out"), tmp_path / "scratch", convert=True)
+    assert found.said == "Left: model (size float32, two float32 → price, 3 probabilities)"
+
+
 def test_a_model_in_its_place_counts_before_checkpoints_of_it(trained, tmp_path):
     for name in ("model/1", "checkpoints/epoch-1"):
         shutil.copytree(trained / "model" / "1", tmp_path / name)

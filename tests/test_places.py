@@ -17,6 +17,8 @@ FORM = """\
 DATA = "game_sales"  # @param {type:"string"}
 TARGET = ""  # @param {type:"string"}
 LOOKUP = ""
+TEXT = ""
+DATA_SPLIT = "train"
 MODEL_NAME = "model"
 SCALE = "km/h"
 PLAN = ["a.csv", "none"]
@@ -65,6 +67,7 @@ def named(session, desk, given: dict, form: str = FORM) -> dict:
         ({"DATA": "wine", "MAX_TOKENS": 100, "TARGET": "pictures"}, {}),
         ({"DATA": "gs://bucket/far.csv"}, {}),
         ({"SCALE": "*.py", "TARGET": "*"}, {}),
+        ({"TEXT": "pictures", "DATA_SPLIT": "test"}, {}),
         ({"LOOKUP": "x" * 300, "TARGET": "~nobody"}, {}),
         ({"LOOKUP": "one line\nand * another.csv" * 100}, {}),
         ({"SCALE": "Europe/Berlin", "MODEL_NAME": "a.keras"}, {}),

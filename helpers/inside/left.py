@@ -183,7 +183,9 @@ def _converted(source: Path, scratch: Path) -> tuple[dict[str, Path], str]:
 def _signature(mine: dict[str, Path]) -> str:
     call = signature.read(mine[SAVED].read_bytes()).signatures[signature.DEFAULT]
     takes = [f"{name} {tensor.dtype}" for name, tensor in call.inputs.items()]
-    return f"{_few(takes)} → {_few(list(call.outputs))}"
+    shares = [name for name in call.outputs if name.startswith("probability_")]
+    gives = [name for name in call.outputs if len(shares) < 2 or name not in shares]
+    return f"{_few(takes)} → {_few(gives + [f'{len(shares)} probabilities'] * (len(shares) > 1))}"
 
 
 def _few(names: list[str]) -> str:
