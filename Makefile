@@ -79,10 +79,13 @@ test-latest: ## Run the tests on the newest versions of everything
 	@.venv-latest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@SERVING_VERSION=99.0.0 .venv-latest/bin/python -m pytest -n auto --dist worksteal
 
+google-check: setup ## Drive the road on Google, small: PROJECT=my-project (less than 1 USD, half an hour at most)
+	@$(BIN)/python .ci/google_check.py PROJECT='$(PROJECT)' BUCKET='$(BUCKET)' $(if $(LOCATION),LOCATION='$(LOCATION)')
+
 links: setup ## Write badges and bootstrap cells from pyproject.toml
 	@$(BIN)/python .ci/links.py
 
 notebooks: setup ## Write the generated notebooks (quickstart, snippets)
 	@$(BIN)/python .ci/generate_notebooks.py
 
-.PHONY: help setup run test quick lint new console pictures bench soak stop clean lock test-latest links notebooks
+.PHONY: help setup run test quick lint new console pictures bench soak stop clean lock test-latest google-check links notebooks

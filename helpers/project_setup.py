@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from helpers.cloud import accounts, quotas
+from helpers.cloud import accounts, assumptions, grants, quotas
 from helpers.cloud.client import Session, retry
 from helpers.cloud.links import console
 from helpers.cloud.needs import FREE, Need, needs
@@ -48,12 +48,17 @@ def setup(
         state, todo = _take(session, need, apply=apply and not blocked)
         blocked = blocked or state not in ("there", "made")  # later steps build on this one
         rows.append((need.step, need.what, state, need.cost, todo))
+        if state == "made" and need.step in ("account", "roles"):
+            grants.note(session)
     rows += _quotas(session, machine_type, accelerator)
     lacking = accounts.caller_lacks(session)
     what = "may train, build images, read logs, fill the bucket and use both accounts"
     rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
     plan = pd.DataFrame(rows, columns=["step", "what", "state", "cost", "todo"])
     print(_summary(session, plan, monthly_budget))
+    if apply and session.cloud == "google" and not blocked:
+        for name in assumptions.confirm(session):
+            print(f"Seen here for the first time: {name} (docs/assumptions.md).")
     return shown(plan, hidden=("todo",))  # the words above have it
 
 
@@ -76,9 +81,11 @@ def _take(session: Session, need: Need, *, apply: bool) -> tuple[str, str]:
             if error.status != 409 or not _is_there(need):  # else somebody else was faster
                 raise
 
+    held = grants.patience(session)
+
     def patience(error: CloudError) -> int:
         late = error.status == 409 or any(words in str(error) for words in NOT_YET)
-        return TRIES if late else 0
+        return TRIES if late else held(error)
 
     try:
         retry(make, tries=1, patience=patience)

@@ -2,16 +2,21 @@
 
 import contextlib
 import json
+import re
+import time
+from pathlib import Path
 
 import httplib2
 import pytest
 from google.oauth2.credentials import Credentials
 
 import helpers
+from helpers import storage
 from helpers import tensorflow_cloud as tfc
-from helpers.cloud import accounts, images
-from helpers.errors import SettingError
+from helpers.cloud import accounts, assumptions, images
+from helpers.errors import CloudError, SettingError
 from tests.emulator.conftest import start
+from tests.test_train import SMALL, notebook
 
 
 @pytest.fixture(scope="module")
@@ -251,3 +256,69 @@ def test_a_missing_permission_is_named_and_once_granted_the_rest_is_made(tmp_pat
     with running(tmp_path / "state") as cloud:
         plan = helpers.setup(google(cloud, "small-project"), apply=True)
     assert set(plan["state"]) == {"made", "there"}
+
+
+PERMISSION = (
+    "Permission 'iam.serviceAccounts.actAs' denied on service account notebook-jobs (or it may "
+    "not exist)."
+)
+
+
+@pytest.fixture
+def late(monkeypatch):
+    """Roles that hold only after some refusals: pattern of a call -> refusals to come."""
+    patterns, request, sleep = {}, httplib2.Http.request, time.sleep
+    monkeypatch.setattr("helpers.cloud.client.time.sleep", lambda s: sleep(min(s, 0.01)))
+
+    def led(self, uri, method="GET", *arguments, **more):
+        for pattern, left in patterns.items():
+            if left and re.search(pattern, f"{method} {uri}"):
+                patterns[pattern] -= 1
+                about = {"status": 403, "content-type": "application/json"}
+                said = json.dumps({"error": {"message": PERMISSION}}).encode()
+                return httplib2.Response(about), said
+        return request(self, uri, method, *arguments, **more)
+
+    monkeypatch.setattr(httplib2.Http, "request", led)
+    return patterns
+
+
+def test_roles_given_a_moment_ago_are_waited_for_and_this_is_said(cloud, late, capsys, tmp_path):
+    session = google(cloud, "late-project")
+    late["POST .*/builds"] = 9
+    assert set(helpers.setup(session, apply=True)["state"]) == {"made", "there"}
+    said = capsys.readouterr().out
+    assert said.count("do not hold yet; Google takes up to 7 minutes") == 1
+    late["POST .*/customJobs"] = 3
+    job = helpers.train(session, str(notebook(tmp_path, "small.ipynb", SMALL)), wait=False)
+    assert capsys.readouterr().out.count("do not hold yet") == 1
+    job.cancel()
+
+
+def test_a_role_that_is_missing_is_not_waited_for(cloud, late, monkeypatch, tmp_path):
+    session = google(cloud, "lacking-project")
+    helpers.setup(session, apply=True)
+    monkeypatch.setattr("helpers.cloud.grants.HOLD_S", -1)  # long ago
+    late["POST .*/customJobs"] = 2
+    with pytest.raises(CloudError, match=r"lack iam.serviceAccounts.actAs.*iam.serviceAccountUser"):
+        helpers.train(session, str(notebook(tmp_path, "small.ipynb", SMALL)))
+    assert late["POST .*/customJobs"] == 1
+
+
+def test_what_a_project_has_shown_is_told_once_and_kept(cloud, capsys):
+    session = google(cloud, "first-project")
+    helpers.setup(session)
+    assert "for the first time" not in capsys.readouterr().out
+    helpers.setup(session, apply=True)
+    said = capsys.readouterr().out
+    assert "Seen here for the first time: environment image" in said
+    assert "scale to zero" not in said
+    helpers.setup(session, apply=True)
+    assert "for the first time" not in capsys.readouterr().out
+    kept = json.loads(storage.read_bytes(session, f"gs://{session.bucket}/setup/confirmed.json"))
+    assert set(kept) == {"environment image", "serving image"}
+
+
+def test_every_name_of_what_is_confirmed_is_explained():
+    page = (Path(__file__).parents[1] / "docs" / "assumptions.md").read_text()
+    assert re.findall(r"(?m)^\| `([a-z ]+)` \|", page) == list(assumptions.SEEN)

@@ -14,6 +14,7 @@ import nbformat
 from helpers.cells import leaks
 from helpers.cells.code import trees
 from helpers.cloud.images import CREDENTIALS
+from helpers.cloud.packages import check_requirements
 from helpers.errors import NotFoundError, SettingError, near
 
 LIMIT_BYTES = 100 * 2**20  # data belongs into the bucket
@@ -108,6 +109,7 @@ def requirements(name: str | None, around: list[Path]) -> bytes:
 
     Raises:
         NotFoundError: no such file.
+        SettingError: a line names something that only this machine has.
     """
     if not name:
         return b""
@@ -116,8 +118,9 @@ def requirements(name: str | None, around: list[Path]) -> bytes:
         beside = [file.name for folder in around for file in folder.glob("*.txt")]
         hint = near(str(name), beside)
         raise NotFoundError(f'No requirements file "{name}" in {Path.cwd()}.{hint}')
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    kept, text = [], path.read_text(encoding="utf-8")
+    check_requirements(text, path.name)
+    for line in text.splitlines():
         if REPLACED.match(line):
             print(f"Kept out: {line.strip()} (the image has what replaces it)")
         else:

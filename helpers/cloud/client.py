@@ -223,12 +223,16 @@ class Session:
         """What a person does about a refusal; "" when Google's own words must do."""
         return next_step(status, text, self.project, self.location)
 
-    def create(self, request, find: Callable[[], dict | None]) -> dict:
+    def create(
+        self, request, find: Callable[[], dict | None],
+        patience: Callable[[CloudError], int] = lambda error: 0,
+    ) -> dict:  # fmt: skip
         """Run a request that makes something; when its answer got lost, it is not made twice.
 
         Args:
             find: looks for what the request makes; asked before every further try, and when it
                 is said to be there: an earlier call, interrupted, may have made it.
+            patience: see `retry`.
         """
         tried = []
 
@@ -238,7 +242,7 @@ class Session:
             return self.call(request, repeatable=False) if found is None else found
 
         # 409 and nothing there: somebody else began to make it and did not end it.
-        return retry(step, patience=lambda error: 4 if error.status == 409 else 0)
+        return retry(step, patience=lambda error: 4 if error.status == 409 else patience(error))
 
     def renew(self) -> None:
         """Close this thread's connection; the next call makes another."""

@@ -1,11 +1,28 @@
 """The cloud that started this process, for what runs inside a job."""
 
+import json
 import os
 
 from helpers.cloud import local
 from helpers.cloud.client import LOCATION, Session
 from helpers.cloud.sign_in import sign_in
 from helpers.errors import SettingError
+
+POOLS = {
+    "workerpool0": "chief", "workerpool1": "worker", "workerpool2": "ps",
+    "workerpool3": "evaluator",
+}  # fmt: skip
+
+
+def complete_cluster() -> None:
+    """Where the service says only in CLUSTER_SPEC which machines work together, say it in
+    TF_CONFIG too, as TensorFlow reads it."""
+    spec = json.loads(os.environ.get("CLUSTER_SPEC") or "{}")
+    if os.environ.get("TF_CONFIG") or len(spec.get("cluster", {})) < 2:
+        return
+    cluster = {POOLS[pool]: members for pool, members in spec["cluster"].items()}
+    task = {"type": POOLS[spec["task"]["type"]], "index": spec["task"]["index"]}
+    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
 
 
 def from_environment() -> Session:

@@ -11,11 +11,8 @@ import os
 import re
 import tarfile
 import time
-from importlib import metadata
 
-from packaging.requirements import Requirement
-
-from helpers.cloud import accounts, buckets, storage
+from helpers.cloud import accounts, buckets, packages, storage
 from helpers.cloud.client import Session
 from helpers.cloud.folders import PACKAGE
 from helpers.cloud.names import DISTRIBUTION, LABELS, is_ours
@@ -28,15 +25,22 @@ UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 SERVING_VERSION = "2.20.0"
 SERVED_NAME = "model"  # TensorFlow Serving's own name for it, part of its routes
 SERVING_DOCKERFILE = "FROM tensorflow/serving:{version}\n"
+# Docker Hub's official images, through Google's cache, which has no limit on pulls.
+BASE = "mirror.gcr.io/library/python:{version}-slim"
 ENVIRONMENT_DOCKERFILE = """\
 FROM {base}
 WORKDIR /app
 COPY requirements.txt requirements.txt
-RUN pip install --no-cache-dir --no-deps -r requirements.txt
-COPY colab_to_cloud colab_to_cloud
+RUN pip install --no-cache-dir --no-deps --only-binary=:all: -r requirements.txt
+{gpu}COPY colab_to_cloud colab_to_cloud
 COPY helpers helpers
 ENV PYTHONPATH=/app
 ENTRYPOINT ["python", "-m", "helpers.inside.main"]
+"""
+# The libraries of the GPU, in the ranges that TensorFlow names; all else stays as it is.
+GPU = """\
+COPY pinned.txt pinned.txt
+RUN pip install --no-cache-dir --only-binary=:all: -c pinned.txt tensorflow[and-cuda]=={version}
 """
 MORE_DOCKERFILE = """\
 FROM {image}
@@ -60,11 +64,12 @@ def environment_image(session: Session, *, accelerator: str | None = None, base:
     """The image training jobs run in; built when nothing with this content exists yet.
 
     Args:
-        accelerator: with one, TensorFlow's GPU variant.
-        base: image to start from; "" takes TensorFlow's own of the version installed here.
+        accelerator: with one, TensorFlow and the libraries of the GPU.
+        base: image to start from; "" takes the official one of this Python.
     Returns:
         `LOCATION-docker.pkg.dev/PROJECT/REPOSITORY/environment:HASH`
     Raises:
+        SettingError: this Python, or a package of it, can't be had there; nothing was made.
         CloudError: the build failed; its last log lines are in the message.
     """
     return ensure(session, "environment", environment_files(accelerator, base))
@@ -80,13 +85,13 @@ def with_requirements(session: Session, image: str, wanted: bytes) -> str:
 
 def environment_files(accelerator: str | None = None, base: str = "") -> dict[str, bytes]:
     """What `environment_image` is made of."""
-    if not base:
-        variant = "-gpu" if accelerator else ""
-        base = f"tensorflow/tensorflow:{metadata.version(_tensorflow())}{variant}"
-    files = {
-        "Dockerfile": ENVIRONMENT_DOCKERFILE.format(base=base).encode(),
-        "requirements.txt": requirements().encode(),
-    }
+    base = base or BASE.format(version=packages.python_version())
+    listed, gpu = packages.requirements(gpu=bool(accelerator)), ""
+    files = {"requirements.txt": listed.encode()}
+    if accelerator:
+        gpu = GPU.format(version=packages.tensorflow_version())
+        files["pinned.txt"] = re.sub(r" --hash=\S+", "", listed).encode()
+    files["Dockerfile"] = ENVIRONMENT_DOCKERFILE.format(base=base, gpu=gpu).encode()
     beside = PACKAGE.parent
     for place in [beside / "colab_to_cloud", *(PACKAGE / part for part in JOB)]:
         for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
@@ -126,32 +131,6 @@ def serving_container(image: str) -> dict:
 def serving_files() -> dict[str, bytes]:
     """What `serving_image` is made of."""
     return {"Dockerfile": SERVING_DOCKERFILE.format(version=serving_version()).encode()}
-
-
-def requirements() -> str:
-    """What the job installs: this environment's own versions, pinned.
-
-    A job runs what its author prototyped with. TensorFlow itself comes with the base image.
-    """
-    skipped = {"tensorflow", "tensorflow-cpu", DISTRIBUTION}
-    pinned: dict[str, str] = {}
-    seen: set[tuple[str, str]] = set()
-    ours = metadata.requires(DISTRIBUTION) or []
-    wanted = [r for r in ours if "extra ==" not in r or r.startswith(("keras", "tensorboard"))]
-    todo = [(line, {"tensorflow"}) for line in wanted]
-    while todo:
-        line, asked = todo.pop()
-        requirement = Requirement(line)
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        extras = [{"extra": extra} for extra in ("", *asked)]
-        applies = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
-        if not applies or name in skipped:
-            continue
-        pinned[name] = metadata.version(name)
-        for extra in {"", *requirement.extras} - {e for n, e in seen if n == name}:
-            seen.add((name, extra))  # bleach[css] needs more than bleach
-            todo += [(more, {extra}) for more in metadata.requires(name) or []]
-    return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
 
 def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
@@ -275,13 +254,3 @@ def _build(session: Session, image: str, source: str) -> None:
             f"Building {image} ended {build['status']}: {build.get('statusDetail', '')}\n"
             + "\n".join(lines)
         )
-
-
-def _tensorflow() -> str:
-    for name in ("tensorflow", "tensorflow-cpu"):
-        try:
-            metadata.version(name)
-            return name
-        except metadata.PackageNotFoundError:
-            continue
-    raise SettingError('TensorFlow is not installed. pip install "colab-to-cloud[tensorflow]"')

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tqdm import tqdm
 
-from helpers.cloud import accounts
+from helpers.cloud import accounts, grants
 from helpers.cloud.client import Session
 from helpers.cloud.names import check_labels
 from helpers.cloud.resources import of_name
@@ -93,7 +93,7 @@ def create(session: Session, kind: str, body: dict) -> str:
         return next(iter(of_name(session, kind, body["displayName"])), None)
 
     request = session.collection(kind).create(parent=session.parent, body=body)
-    return session.create(request, find)["name"]
+    return session.create(request, find, grants.patience(session))["name"]
 
 
 def elapsed_s(job: dict) -> float:

@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--strategy", choices=["auto", "none"], default="none")
     parser.add_argument("rest", nargs="*", help="the script's arguments")
     asked, more = parser.parse_known_args(arguments)
+    environment.complete_cluster()
     given = [re.fullmatch(r"--(\w+)=(.*)", word, re.DOTALL) for word in more]
     if more and (asked.script or None in given):
         parser.error(f"{' '.join(more)}: expected --NAME=VALUE, a parameter of the notebook")

@@ -225,7 +225,24 @@ def _run(root: Path, workdir: str, command: str, lines: list[str]) -> list[str]:
             + "; ".join(wrong)
         )
     lines.append(f" ---> {len(wanted)} requirements are satisfied by this machine's Python")
-    return [mark + text for text in map(_requirement, wanted) if text]
+    return [mark + _stand_in(text) for text in map(_requirement, wanted) if text]
+
+
+def _stand_in(text: str) -> str:
+    """TensorFlow by the name of the package that is here: with GPU support or without, it is one
+    library."""
+    names = ("tensorflow", "tensorflow-cpu")
+    here = [n for n in names if _version(n)]
+    if not here or not re.match(r"tensorflow(-cpu)?(\[|[=<>!~; ]|$)", text):
+        return text
+    return re.sub(r"^tensorflow(-cpu)?(\[[\w, -]*\])?", here[0], text)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _requirement(line: str) -> str:
@@ -244,9 +261,10 @@ def _unsatisfied(line: str) -> list[str]:
         return [f"{text!r} (not a requirement)"]
     if requirement.marker and not requirement.marker.evaluate():
         return []
-    try:
-        version = metadata.version(requirement.name)
-    except metadata.PackageNotFoundError:
+    same = ("tensorflow", "tensorflow-cpu")  # one library, with and without GPU support
+    names = same if requirement.name in same else (requirement.name,)
+    version = next(filter(None, map(_version, names)), "")
+    if not version:
         return [f"{text} (not installed)"]
     fits = requirement.specifier.contains(version, prereleases=True)
     return [] if fits else [f"{text} (installed: {version})"]
