@@ -122,11 +122,7 @@ def register(
         DataError: the SavedModel has no signatures.
     Source: REST v1 projects.locations.models.upload
     """
-    for alias in aliases:
-        if not ALIAS.fullmatch(alias):
-            raise SettingError(
-                f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
-            )
+    _check_aliases(aliases)
     check_labels(labels or {})
     artifact_uri = getattr(source, "model_uri", None) or _stored(session, source, name)
     artifact_uri = artifact_uri.rstrip("/") + "/"
@@ -185,6 +181,14 @@ def delete_model(session: Session, model: str) -> None:
     operation = session.call(session.collection("models").delete(name=model), unless=404)
     if operation:
         session.wait(operation)
+
+
+def _check_aliases(aliases) -> None:
+    for alias in aliases:
+        if not ALIAS.fullmatch(alias):
+            raise SettingError(
+                f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
+            )
 
 
 def _stored(session: Session, source, name: str) -> str:
