@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from helpers.cloud import prices, storage
 from helpers.cloud.buckets import check_project
 from helpers.cloud.client import Session
-from helpers.cloud.deployments import delete_endpoint
+from helpers.cloud.deployments import delete_endpoint, delete_model
 from helpers.cloud.images import REPOSITORY
 from helpers.cloud.jobs import ENDED
 from helpers.cloud.links import console
 from helpers.cloud.names import is_ours
 from helpers.cloud.pages import PRICES
-from helpers.registry import delete_model
 
 if TYPE_CHECKING:
     from helpers.looks.tables import Shown

@@ -176,13 +176,6 @@ def find_model(session: Session, name: str, version: str | None = None) -> Model
     raise NotFoundError(f'Model "{name}" has no version "{version}".{near(version or "", known)}')
 
 
-def delete_model(session: Session, model: str) -> None:
-    """Delete a model with all its versions; done before is fine."""
-    operation = session.call(session.collection("models").delete(name=model), unless=404)
-    if operation:
-        session.wait(operation)
-
-
 def _check_aliases(aliases) -> None:
     for alias in aliases:
         if not ALIAS.fullmatch(alias):

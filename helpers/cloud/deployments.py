@@ -159,6 +159,13 @@ def delete_endpoint(session: Session, endpoint: str) -> None:
             raise
 
 
+def delete_model(session: Session, model: str) -> None:
+    """Delete a model with all its versions; done before is fine."""
+    operation = session.call(session.collection("models").delete(name=model), unless=404)
+    if operation:
+        session.wait(operation)
+
+
 def delete_if_empty(session: Session, endpoint: str) -> None:
     """Delete an endpoint on which a deployment failed, unless something else is on it by now."""
     try:

@@ -1,6 +1,6 @@
 """Endpoints: the list, one endpoint with its traffic, and the changes of it."""
 
-from helpers import endpoints as stage
+from helpers.cloud import deployments
 from helpers.console import drawings, traffic
 from helpers.console.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
 from helpers.errors import NotDeployedError
@@ -103,13 +103,9 @@ def change(visit: Visit) -> Confirm | Done:
         return asked
     if verb == "undeploy":
         body = {"deployedModelId": chosen["id"]} | ({"trafficSplit": split} if split else {})
-        stage.undeploy(session, endpoint["resource"], body)
+        deployments.undeploy(session, endpoint["resource"], body)
         return Done(page, f"{what} was taken off {name}.")
-    body = {"trafficSplit": split}
-    request = session.collection("endpoints").patch(
-        name=endpoint["resource"], updateMask="trafficSplit", body=body
-    )
-    session.call(request)
+    deployments.set_traffic(session, endpoint["resource"], split)
     return Done(page, f"{what} has all the traffic of {name}.")
 
 

@@ -112,7 +112,9 @@ def _version(item: dict, serving: dict) -> dict:
 
 
 def _folder(version: dict) -> str:
-    return version["artifact"].rstrip("/").rpartition("/")[0]
+    """Where what travels with a model lies: beside a folder named `model`, in any other."""
+    folder = version["artifact"].rstrip("/")
+    return folder.rpartition("/")[0] if folder.endswith("/model") else folder
 
 
 def _compared(session: Session, chosen: dict, other: dict | None) -> dict | None:
