@@ -145,10 +145,15 @@ def rows(table: Table, *, session: Session | None = None) -> pd.DataFrame | shar
 def describe(table: Table) -> pd.DataFrame:
     """One line a column, no rows: kind, share missing, and its range or most frequent values."""
 
+    def said(value: float) -> str:
+        if abs(value) < 1000:
+            return f"{value:.3g}"
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"  # 2019 is a year
+
     def about(column: pd.Series) -> dict:
         seen = column.dropna()
         if table.kinds.get(column.name, "number" if not table.classes else "text") == "number":
-            values = f"{seen.min():,.6g} to {seen.max():,.6g}, mean {seen.mean():,.6g}"
+            values = f"{said(seen.min())} to {said(seen.max())}, mean {said(seen.mean())}"
         else:
             counts = seen.value_counts(normalize=True)
             values = ", ".join(f"{level} {share:.0%}" for level, share in counts[:4].items())
