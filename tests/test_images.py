@@ -224,3 +224,30 @@ def test_pictures_are_drawn_with_their_names(folder, capsys):
     )
     assert "None of the 4" in capsys.readouterr().out
     mpl.pyplot.close("all")
+
+
+def test_pictures_come_in_the_order_of_their_epoch_from_memory_and_from_disk(folder, monkeypatch):
+    pytest.importorskip("tensorflow")
+    from helpers.learning import pictures as learning
+
+    found = images.load(str(folder))
+    how = {"size": 8, "batch_size": 5}
+
+    def taken(count: int, **where) -> list:
+        fed = learning.batches(found, found.train, seed=1, **how, **where)
+        return [(x.numpy(), y.numpy()) for x, y in fed.take(count)]
+
+    whole = taken(9)  # 12 pictures: 5, 5 and 2 an epoch
+    assert [len(y) for _, y in whole] == [5, 5, 2] * 3
+    first, second = (np.concatenate([x for x, _ in whole[i : i + 3]]) for i in (0, 3))
+    assert not np.array_equal(first, second)
+    assert sorted(map(bytes, first)) == sorted(map(bytes, second))
+    rest = taken(4, start_epoch=1, start_step=2)  # as after a stop
+    monkeypatch.setattr(learning, "MEMORY_BYTES", 0)
+    streamed = taken(9)
+    for one, other in [*zip(whole[5:], rest, strict=True), *zip(whole, streamed, strict=True)]:
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+    watched = list(learning.batches(found, found.test, **how))
+    names = [found.classes[place] for _, y in watched for place in y.numpy()]
+    assert names == found.test["label"].tolist()
