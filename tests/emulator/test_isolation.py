@@ -9,6 +9,7 @@ import urllib.request
 import joblib
 import pytest
 
+from helpers.cloud import buckets, images
 from tests.emulator.conftest import until
 from tests.emulator.test_jobs import cloud, ended, lines, submit  # noqa: F401
 
@@ -77,6 +78,31 @@ print(json.dumps([os.getcwd(), tempfile.gettempdir(), os.path.expanduser("~")]))
     first, second = run(cloud, code), run(cloud, code)  # the second finds nothing of the first
     assert first[0] != second[0]
     assert first[2] != second[2]
+
+
+MAIN = """
+import importlib.util, json, os, shutil
+open("left", "x").close()  # the next job starts from the image as it was built
+there = lambda name: importlib.util.find_spec(name) is not None
+print(json.dumps([there("pandas"), there("dateutil"), os.environ["PATH"], shutil.which("sh")]))
+"""
+
+
+def test_a_built_image_has_what_it_installed(cloud):  # noqa: F811
+    text = "FROM python:3.11\nWORKDIR /app\nENV PATH=/app/bin:$PATH\nCOPY . .\n"
+    text += 'RUN pip install --no-deps -r r.txt\nENTRYPOINT ["python", "main.py"]\n'
+    files = {"Dockerfile": text, "main.py": MAIN, "r.txt": "pandas\n", "bin/tool": ""}
+    buckets.create_bucket(cloud.session)
+    files = {name: content.encode() for name, content in files.items()}
+    uri = images.ensure(cloud.session, "own", files)
+    pool = {"machineSpec": {"machineType": "n1-standard-4"}, "containerSpec": {"imageUri": uri}}
+    for _ in range(2):
+        name = submit(cloud, pools=[pool])
+        assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED", lines(cloud, name)
+        named, unnamed, path, found = json.loads(lines(cloud, name)[-1])
+        assert (named, unnamed) == (True, False)
+        assert path.split(":")[0].endswith("/image/app/bin")
+        assert found
 
 
 @pytest.mark.skipif(not HIDES, reason="this system gives no user namespaces")
