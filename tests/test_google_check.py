@@ -84,7 +84,8 @@ def left(session) -> list[str]:
     bucket = session.service("storage").buckets().get(bucket=session.bucket)
     if session.call(bucket, unless=404):
         uris = helpers.storage.list_uris(session, f"gs://{session.bucket}/")
-        names += [uri for uri in uris if "/images/" not in uri]
+        made = re.compile(f"gs://{session.bucket}/(images|setup)/")  # by setup, and kept
+        names += [uri for uri in uris if not made.match(uri)]
     return names
 
 

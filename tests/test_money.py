@@ -224,11 +224,28 @@ def servers(cloud) -> list:
     return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_a_deployment_that_fails_beside_a_running_one_gives_it_its_rest_back(
+    google, answers, trained
+):
+    helpers.deploy(google, model(google, trained))
+    before = endpoints(google)[0]["deployedModels"]
+    second = model(google, trained, number=2)
+    answers["POST .*/v1/.*:deployModel"] = refused(400, "not this one")
+    with pytest.raises(CloudError, match="not this one"):
+        helpers.deploy(google, second, traffic_percent=10)
+    assert endpoints(google)[0]["deployedModels"] == before
+    assert before[0]["dedicatedResources"]["scaleToZeroSpec"]["idleScaledownPeriod"] == "3600s"
+    answers.clear()
+
+
 def test_scaling_to_zero_may_be_refused(google, answers, trained):
     answers["POST .*/v1beta1/.*:deployModel"] = refused(400, "scale_to_zero_spec: not here.")
     made = model(google, trained)
-    with pytest.raises(CloudError, match=r"scale_to_zero_spec: not here.*always_on=True"):
+    with pytest.raises(CloudError, match=r"scale_to_zero_spec: not here.*always_on=True") as caught:
         helpers.deploy(google, made)
+    assert "3600" not in str(caught.value)
+    with pytest.raises(CloudError, match=r"names 300 s and 3600 s.*try idle_shutdown_s=3600"):
+        helpers.deploy(google, made, idle_shutdown_s=300)
     assert endpoints(google) == []
     answers["POST .*/v1/.*:deployModel"] = refused(400, "always on")
     with pytest.raises(CloudError, match=r"always on") as caught:

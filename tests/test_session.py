@@ -331,3 +331,28 @@ def test_a_timeout_is_that_of_one_request_also_on_a_kept_connection():
         server.shutdown()
         server.server_close()
         session.renew()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"CLUSTER_SPEC": {"cluster": {"workerpool0": ["a:1"]}, "task": {}}}, None),
+        (
+            {"CLUSTER_SPEC": {
+                "cluster": {"workerpool0": ["a:1"], "workerpool1": ["b:1", "c:1"]},
+                "task": {"type": "workerpool1", "index": 1, "trial": ""},
+            }},
+            {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]},
+             "task": {"type": "worker", "index": 1}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_only_cluster_spec_names_is_known_to_tensorflow(
+    monkeypatch, given, expected
+):
+    from helpers.cloud.environment import complete_cluster
+
+    monkeypatch.setattr(os, "environ", {key: json.dumps(spec) for key, spec in given.items()})
+    complete_cluster()
+    assert json.loads(os.environ.get("TF_CONFIG", "null")) == expected
