@@ -11,7 +11,7 @@ from helpers.cloud import images, storage
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import ENDED
 from helpers.cloud.names import is_ours
-from helpers.errors import NotFoundError
+from helpers.errors import CloudError, NotFoundError
 
 FILE = "setup/confirmed.json"
 
@@ -23,12 +23,21 @@ def confirm(session: Session) -> list[str]:
         known = json.loads(storage.read_bytes(session, uri))
     except NotFoundError:
         known = {}
-    new = [name for name, seen in SEEN.items() if name not in known and seen(session)]
+    new = [name for name in SEEN if name not in known and _is_seen(session, name)]
     if new:
         today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         known |= dict.fromkeys(new, today)
         storage.write_bytes(session, json.dumps(known, indent=1).encode(), uri)
     return new
+
+
+def _is_seen(session: Session, name: str) -> bool:
+    try:
+        return SEEN[name](session)
+    except CloudError as error:
+        if error.status != 403:  # who may not look has not seen it
+            raise
+        return False
 
 
 def _ours(session: Session, kind: str, version: str = "") -> list[dict]:
