@@ -13,9 +13,10 @@ import pandas as pd
 from helpers.cloud import images, storage
 from helpers.cloud.client import Session
 from helpers.cloud.links import console
-from helpers.cloud.names import LABELS, check_labels, resource_id
-from helpers.cloud.resources import missing, named, settle
-from helpers.errors import CloudError, NotFoundError, SettingError, near
+from helpers.cloud.names import LABELS, check_labels
+from helpers.cloud.resources import missing, named
+from helpers.cloud.versions import upload, versions
+from helpers.errors import NotFoundError, SettingError, near
 from helpers.inputs import artifact, examples
 from helpers.inputs.signature import Signature
 from helpers.looks import model_card
@@ -134,7 +135,7 @@ def register(
     models = session.collection("models")
     existing = named(session, "models", name)
     if existing:
-        for version in _versions(session, existing["name"]):
+        for version in versions(session, existing["name"]):
             if version.get("artifactUri") == artifact_uri:
                 return _with_aliases(session, version, name, aliases)
     schemas = {kind: artifact.described(session, folder, kind) for kind in SCHEMATA}
@@ -153,7 +154,7 @@ def register(
              if schemas[kind]}  # fmt: skip
     if there:
         body["model"]["predictSchemata"] = there
-    response = _upload(session, body, existing)
+    response = upload(session, body, existing)
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
     return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
 
@@ -169,10 +170,10 @@ def find_model(session: Session, name: str, version: str | None = None) -> Model
     resource = named(session, "models", name)
     if not resource:
         raise missing(session, "models", name, "Run 02_train.ipynb first.")
-    for found in _versions(session, resource["name"]):
+    for found in versions(session, resource["name"]):
         if (version or "default") in (found["versionId"], *found.get("versionAliases", [])):
             return as_model(session, found, name)
-    known = [a for v in _versions(session, resource["name"]) for a in v.get("versionAliases", [])]
+    known = [a for v in versions(session, resource["name"]) for a in v.get("versionAliases", [])]
     raise NotFoundError(f'Model "{name}" has no version "{version}".{near(version or "", known)}')
 
 
@@ -202,51 +203,6 @@ def _stored(session: Session, source, name: str) -> str:
             export = importlib.import_module("helpers.learning.export").export
             source = export(source, folder=Path(folder, "model")).parent
         return artifact.store(session, Path(source), name)
-
-
-def _upload(session: Session, body: dict, existing: dict | None) -> dict:
-    """Upload a version, once; of a model that another notebook made in the meantime as well."""
-    models, name = session.collection("models"), body["model"]["displayName"]
-    if existing:
-        target = existing["name"]
-        body = body | {"parentModel": target}
-    else:
-        body = body | {"modelId": resource_id(name)}
-        target = f"{session.parent}/models/{body['modelId']}"
-
-    def find() -> dict | None:
-        return _uploaded(session, target, name, body["model"]["artifactUri"])
-
-    try:
-        return session.wait(session.create(models.upload(parent=session.parent, body=body), find))
-    except CloudError as error:
-        made = named(session, "models", name) if error.status == 409 and not existing else None
-        if made is None:
-            raise
-    del body["modelId"]
-    return _upload(session, body, made)
-
-
-def _uploaded(session: Session, model: str, name: str, artifact_uri: str) -> dict | None:
-    """The version that an upload made whose answer was lost, as its operation would give it."""
-    settle(session, "models", model)
-    try:
-        versions = _versions(session, model)
-    except CloudError as error:
-        if error.status != 404:
-            raise
-        return None
-    for version in versions:
-        if (version["displayName"], version.get("artifactUri")) == (name, artifact_uri):
-            response = {"model": model, "modelVersionId": version["versionId"]}
-            return {"done": True, "response": response}
-    return None
-
-
-def _versions(session: Session, model: str) -> list[dict]:
-    models = session.collection("models")
-    request = models.listVersions(name=model.split("@")[0])
-    return list(session.pages(request, models.listVersions_next, "models"))
 
 
 def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
