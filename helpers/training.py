@@ -175,7 +175,7 @@ def submit(
 
 
 def find_job(session: Session, name: str = "") -> Job:
-    """Pick a job up again by number or display name; the newest without a name.
+    """Pick a job up again by number or display name; without a name the newest made here.
 
     Raises:
         NotFoundError: no such job; the nearest name is given.
@@ -183,7 +183,9 @@ def find_job(session: Session, name: str = "") -> Job:
     found = session.list(session.collection("customJobs"), "customJobs", parent=session.parent)
     found.sort(key=lambda job: job["createTime"], reverse=True)
     for job in found:
-        if name in ("", job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]):
+        ours = LABELS.items() <= job.get("labels", {}).items()
+        names = [job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]]
+        if name in names or (ours and not name):
             base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
             return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
     hint = near(name, [job["displayName"] for job in found])

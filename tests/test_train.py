@@ -143,3 +143,15 @@ def test_a_notebook_that_submits_itself_is_found_before_the_job(session, tmp_pat
             helpers.tune(session, str(path), search=search, metric="loss")
     else:
         assert staging.check(session, str(path), {"EPOCHS": 2}).parameters == {"EPOCHS": 2}
+
+
+def test_the_newest_job_is_one_made_here(session, tmp_path):
+    ours = helpers.train(session, str(notebook(tmp_path, "mine.ipynb", SMALL)), wait=False)
+    body = ours.resource()
+    body = {"displayName": "of-somebody-else", "jobSpec": body["jobSpec"]}
+    session.call(session.collection("customJobs").create(parent=session.parent, body=body))
+    assert helpers.find_job(session).name == ours.name
+    other = helpers.find_job(session, "of-somebody-else")
+    assert other.name != ours.name
+    other.cancel()
+    ours.wait()
