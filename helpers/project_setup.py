@@ -85,7 +85,8 @@ def _take(session: Session, need: Need, *, apply: bool) -> tuple[str, str]:
 
     def patience(error: CloudError) -> int:
         late = error.status == 409 or any(words in str(error) for words in NOT_YET)
-        return TRIES if late else held(error)
+        # only builds act as an account that this very call may have given its roles
+        return TRIES if late else held(error) if need.step == "image" else 0
 
     try:
         retry(make, tries=1, patience=patience)
