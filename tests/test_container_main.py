@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from helpers import storage
-from helpers.cloud import buckets
+from helpers.cloud import buckets, images
 from helpers.inside import main as container_main
 from tests.emulator.conftest import Emulator, start, until
 
@@ -76,12 +76,8 @@ def prepare(cloud: Emulator, base: str, code: str, parameters: dict) -> list[str
 
 
 def submit(cloud: Emulator, base: str, code: str, parameters: dict) -> str:
-    container = {
-        "imageUri": "python:3.11",
-        "command": ["python", "-m", "helpers.inside.main"],
-        "args": prepare(cloud, base, code, parameters),
-        "env": [{"name": "PYTHONPATH", "value": str(ROOT)}],
-    }
+    image = images.environment_image(cloud.session)
+    container = {"imageUri": image, "args": prepare(cloud, base, code, parameters)}
     pool = {"machineSpec": {"machineType": "n1-standard-4"}, "replicaCount": "1"}
     specification = {
         "workerPoolSpecs": [pool | {"containerSpec": container}],

@@ -176,7 +176,9 @@ def test_training_lowers_the_error_and_repeats_itself():
     assert runs[0][-1] < 0.8 * runs[0][0]
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize(("batch_size", "execution"), [(7, 4), (50, 4), (1024, 32), (1024, 1)])
 def test_watching_test_rows_warns_of_nothing(batch_size, execution):
     """Whether the test rows fill many batches or a part of one, fewer than an execution has."""

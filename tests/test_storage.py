@@ -19,12 +19,13 @@ def test_a_missing_object_is_named(session, tmp_path):
 
 
 def test_delete_takes_one_or_a_folder_and_may_be_repeated(session):
+    place = "gs://local-bucket/to-delete"
     for name in ("d/1", "d/2", "dd"):
-        storage.write_bytes(session, b"x", f"gs://local-bucket/{name}")
-    assert storage.delete(session, "gs://local-bucket/d/") == 2
-    assert storage.delete(session, "gs://local-bucket/dd") == 1
-    assert storage.delete(session, "gs://local-bucket/dd") == 1
-    assert storage.list_uris(session, "gs://local-bucket/d") == []
+        storage.write_bytes(session, b"x", f"{place}/{name}")
+    assert storage.delete(session, f"{place}/d/") == 2
+    assert storage.delete(session, f"{place}/dd") == 1
+    assert storage.delete(session, f"{place}/dd") == 1
+    assert storage.list_uris(session, f"{place}/d") == []
 
 
 def test_empty_files_travel(session, tmp_path):

@@ -151,7 +151,10 @@ def _may(cloud: Cloud, caller: Caller, permission: str, bucket: str, project: st
         place = (cloud.state.get(f"b/{bucket}") or {}).get("projectNumber", own)
     else:
         place = project_number(project)
-    roles = [AGENT] if caller.email.endswith(AGENT_DOMAIN) and place == own else []
+    # nobody here knows the roles of another project's account: it counts as the default one
+    ours = caller.email.endswith(f"@{caller.project}.iam.gserviceaccount.com")
+    default = caller.email.endswith(AGENT_DOMAIN) or not ours
+    roles = [AGENT] if default and place == own else []
     held = [f"projects/{caller.project}"] if place == own else [f"projects/{project}"]
     for resource in [*held, *([f"b/{bucket}"] if bucket else [])]:
         policy = cloud.state.get(f"policy/{resource}") or {}

@@ -120,6 +120,8 @@ def model(body: dict, query: dict) -> Problems:
         uri = inner.get("predictSchemata", {}).get(name)
         if uri and not uri.startswith("gs://"):
             yield f"model.predict_schemata.{name}", "Must be a Cloud Storage file (gs://)."
+    if "containerSpec" not in inner:
+        yield "model.container_spec", "Required field is not set."
     yield from _container(inner.get("containerSpec", {}), "model.container_spec")
 
 

@@ -15,7 +15,6 @@ from helpers.emulator.front.calls import (
     etag,
     found,
     method,
-    not_emulated,
     now,
     page,
     patch,
@@ -100,8 +99,6 @@ def _deployments(state: State, name: str, number: str = "") -> list[dict]:
 def upload(call: Call) -> dict:
     """Checked now, copied in the operation."""
     parent, body, model = call.path["parent"], call.body, call.body["model"]
-    if not model.get("containerSpec"):
-        raise not_emulated("a model without container_spec")
     name = body.get("parentModel", "").split("@")[0]
     if name:
         found(call, name)
