@@ -12,6 +12,7 @@ import helpers
 from helpers import plots, storage
 from helpers.errors import JobError, SettingError
 from helpers.inside import main as container_main
+from tests.colab import alarming, raw
 from tests.test_train import notebook
 
 ROOT = Path(__file__).parents[1]
@@ -141,7 +142,8 @@ def test_the_notebook_tunes_trains_and_registers(empty_cloud, tmp_path):
         cwd=str(tmp_path), progress_bar=False,
     )  # fmt: skip
     said = "".join(o.get("text", "") for cell in made.cells for o in cell.get("outputs", []))
-    assert "tuned version 1: {'LEARNING_RATE':" in said
+    assert "tuned version 1 has the best values: LEARNING_RATE 0.0" in said
+    assert raw(made) == alarming(made) == []
     session = helpers.connect("local")
     model = helpers.find_model(session, "tuned", "candidate")
     asked = f"{model.artifact_uri.removesuffix('/model/')}/input/parameters.json"
