@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import once
+from tests.browser import open_browser
 
 
 def pytest_addoption(parser):
@@ -82,6 +83,13 @@ def empty_cloud(tmp_path, monkeypatch):
     yield folder
     command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(folder)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium for a module; a process can hold one at a time."""
+    with open_browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 import helpers
 from helpers.errors import NotebookError
 from helpers.looks.report import html_report, index
-from tests.browser import open_browser
 from tests.colab import undrawable
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1200, "height": 900}
@@ -108,12 +107,6 @@ def pages(tmp_path_factory) -> Path:
         html_report(folder / f"{name}.ipynb", folder / f"{name}.html")
     index(folder, {"Best <possible>": "$3,600"})
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as found:
-        yield found
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ import helpers
 from helpers import storage
 from helpers.cloud import console, jobs
 from helpers.cloud.names import LABELS
-from tests.browser import open_browser
 
 NASTY = "<script>document.title='ran'</script>\"'><img src=x onerror=alert(1)>"
 
@@ -126,12 +125,6 @@ def words(page: str) -> str:
     """What a page says, without its markup."""
     body = re.sub(r"(?s)<(script|style).*?</\1>", " ", page.split("<body>", 1)[-1])
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with open_browser() as found:
-        yield found
 
 
 @dataclass
