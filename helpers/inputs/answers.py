@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from helpers.errors import DataError
 from helpers.inputs.columns import identifier
 
 SHARES = "probabilit"  # what an output of probabilities is called begins so
@@ -49,3 +50,12 @@ def flat_frame(answers, index=None) -> pd.DataFrame:
         for place in range(rows.shape[1]):
             columns[name if rows.shape[1] == 1 else f"{name}_{place}"] = rows[:, place]
     return pd.DataFrame(columns, index=index)
+
+
+def check_class_names(classes: tuple[str, ...]) -> None:
+    """Refuse classes whose columns of probabilities would have the same name."""
+    names: dict[str, str] = {}
+    for one in classes:
+        other = names.setdefault(probability_name(one), one)
+        if other != one:
+            raise DataError(f'The classes "{other}" and "{one}" differ in signs only; rename one.')

@@ -21,7 +21,7 @@ from helpers.cloud.client import Session
 from helpers.errors import DataError, NotFoundError, SettingError, near
 from helpers.inputs import examples as held_out
 from helpers.inputs import held_back
-from helpers.inputs.answers import probability_name
+from helpers.inputs.answers import check_class_names
 
 BUILT_IN = ("digits",)
 KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}  # as a file of them begins
@@ -275,11 +275,7 @@ def _check(classes: tuple[str, ...], frame: pd.DataFrame, source: str) -> None:
             f'{source} has one class with pictures, "{classes[0]}" ({len(frame)}); expected a '
             "sub-folder for each of two or more."
         )
-    names: dict[str, str] = {}
-    for one in classes:
-        other = names.setdefault(probability_name(one), one)
-        if other != one:
-            raise DataError(f'The classes "{other}" and "{one}" differ in signs only; rename one.')
+    check_class_names(classes)
 
 
 def _in_order(name: str) -> list:

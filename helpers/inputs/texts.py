@@ -17,7 +17,7 @@ from helpers.cloud.client import Session
 from helpers.errors import DataError, near
 from helpers.inputs import columns, files, formats, held_back
 from helpers.inputs import examples as held_out
-from helpers.inputs.answers import probability_name
+from helpers.inputs.answers import check_class_names
 
 BUILT_IN = ("reviews",)
 CLASSES, FEWEST = 100, 10
@@ -211,8 +211,4 @@ def _check(classes: tuple[str, ...], source: str, target: str) -> None:
             f"{target} has {len(classes):,} different values; at most {CLASSES} are classes. "
             "Choose another TARGET, or group its values."
         )
-    names: dict[str, str] = {}
-    for one in classes:
-        other = names.setdefault(probability_name(one), one)
-        if other != one:
-            raise DataError(f'The classes "{other}" and "{one}" differ in signs only; rename one.')
+    check_class_names(classes)
