@@ -29,6 +29,25 @@ while time.monotonic() - start < SECONDS:
     time.sleep(0.01)
 print(f"{n} lines in all")
 """
+# A job ends with its chief: this one ends when the others have said their line.
+TOGETHER = """
+import json, os, socket, time
+spec = json.loads(os.environ["CLUSTER_SPEC"])
+print("I am", spec["task"], flush=True)
+if spec["task"]["type"] != "workerpool0":
+    host, port = spec["cluster"][spec["task"]["type"]][spec["task"]["index"]].rsplit(":", 1)
+    with socket.create_server((host, int(port))) as server:
+        server.accept()
+else:
+    for address in spec["cluster"]["workerpool1"]:
+        host, port = address.rsplit(":", 1)
+        while True:
+            try:
+                socket.create_connection((host, int(port))).close()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+"""
 
 
 def test_a_running_job_is_followed_to_its_end(cloud, tab):
@@ -65,7 +84,7 @@ def test_without_scripts_the_page_says_the_same(cloud, tab):
 
 
 def test_a_log_is_filtered_by_replica_and_text(cloud, tab):
-    number = job(cloud, "import os; print('I am', os.environ['CLUSTER_SPEC'])", replicas=2)
+    number = job(cloud, TOGETHER, replicas=2)
     ended(cloud, number)
     page = tab(f"jobs/training/{number}").page
     names = page.locator("select[name=replica] option").all_inner_texts()

@@ -301,7 +301,8 @@ def test_buckets_are_walked_looked_at_and_downloaded(cloud, tab, road):
     assert "A notebook" in page.frame_locator("iframe").locator("h1").inner_text()
     page.go_back()
     page.click("a:has-text('a.png')")
-    until(lambda: page.evaluate("document.images[0].naturalWidth") == 1, 10)
+    image = page.locator("main img")  # waits for it, and then for its bytes
+    assert image.evaluate("async one => { await one.decode(); return one.naturalWidth }") == 1
     with page.expect_download() as found:
         page.click("a:has-text('Download')")
     with open(found.value.path(), "rb") as file:
