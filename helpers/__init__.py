@@ -20,6 +20,7 @@ _HOME = {
     "checkpoints": "learning.resume",
     "cleanup": "billing",
     "connect": "connection",
+    "console": "console",
     "costs": "billing",
     "decode": "learning.encoding",
     "deploy": "endpoints",
@@ -52,7 +53,6 @@ _HOME = {
 }
 _MODULES = {
     "baselines": "learning.baselines",
-    "console": "console",
     "data": "inputs.table",
     "images": "inputs.images",
     "plots": "looks.plots",
@@ -61,7 +61,7 @@ _MODULES = {
     "tables": "looks.tables",
     "texts": "inputs.texts",
 }
-__all__ = sorted([*_HOME, "console", "data", "errors", "plots", "storage"])
+__all__ = sorted([*_HOME, "data", "errors", "plots", "storage"])
 
 
 def __getattr__(name: str):

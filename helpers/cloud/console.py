@@ -158,7 +158,7 @@ def _start(session: Session, folder: Path, *, tied: bool = False) -> tuple:
         about["credentials"] = {name: getattr(session.credentials, name) for name in HANDED}
     with open(folder / "console.log", "ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.console", "serve", "--state", str(folder)],
+            [sys.executable, "-m", "helpers.pages", str(folder)],
             stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
             env=os.environ | {"PYTHONPATH": str(PACKAGE.parent), "MALLOC_ARENA_MAX": "2"},
             cwd=folder,

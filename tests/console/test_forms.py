@@ -2,9 +2,9 @@
 
 import pytest
 
-from helpers.console import forms
 from helpers.errors import SchemaError
 from helpers.inputs.signature import Tensor
+from helpers.pages import forms
 
 SCHEMA = {
     "properties": {

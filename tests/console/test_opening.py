@@ -33,7 +33,7 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or zombie(pid)
 
 
-def test_the_room_is_the_verb(cloud, capsys, monkeypatch):
+def test_a_notebook_opens_it_by_name(cloud, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # as in a terminal
     opened_page = helpers.console(cloud, page="jobs")
     assert capsys.readouterr().out.strip() == repr(opened_page)

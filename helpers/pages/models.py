@@ -2,15 +2,12 @@
 
 import math
 
-import mistune
-
 from helpers.cloud import storage
-from helpers.console.jobs import read_json
-from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotFoundError
 from helpers.looks.amounts import IN_UNIT
+from helpers.pages.jobs import read_json
+from helpers.pages.visits import Page, Session, Visit
 
-markdown = mistune.create_markdown(escape=True, plugins=["table"])
 CARD_BYTES = 200_000
 ABOUT = ("data", "rows_train", "rows_test", "epochs", "seed")
 
@@ -168,6 +165,9 @@ def _card(session: Session, version: dict) -> str:
         raw = storage.read_part(session, f"{_folder(version)}/card.md", 0, CARD_BYTES)
     except CloudError:
         return ""
+    import mistune  # no other page needs it
+
+    markdown = mistune.create_markdown(escape=True, plugins=["table"])
     return markdown(raw.decode(errors="replace"))
 
 

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 
-from helpers.console.visits import Session, parse
+from helpers.pages.visits import Session, parse
 
 KEPT = 5000  # lines a page keeps
 LINE = 2000  # characters of a line that are shown

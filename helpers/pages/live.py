@@ -6,9 +6,9 @@ import json
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from helpers.console import jobs, logs
-from helpers.console.visits import Visit
 from helpers.errors import HelpersError
+from helpers.pages import jobs, logs
+from helpers.pages.visits import Visit
 
 PAUSE_S = 1.0
 ENDED_TURNS = 2  # reads after a job's end: its last lines may come after its state

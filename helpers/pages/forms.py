@@ -3,10 +3,9 @@
 import json
 
 from helpers.cloud import storage
-from helpers.console import models
-from helpers.console.visits import Session
 from helpers.errors import CloudError, DataError, SchemaError
-from helpers.inputs import signature
+from helpers.pages import models
+from helpers.pages.visits import Session
 
 LEVELS = 200  # a longer list of levels is a text to type
 GRAPH_BYTES = 64_000_000  # of a saved_model.pb that is read for its signature
@@ -24,6 +23,8 @@ def inputs(session: Session, artifact: str, schema: dict) -> list[dict]:
         seen = {row["name"]: row["seen"] for row in models.inputs(schema)}
         return [_column(name, about, schema, seen[name])
                 for name, about in models.properties(schema).items()]  # fmt: skip
+    from helpers.inputs import signature  # brings protobuf, which other pages do without
+
     try:
         graph = storage.read_part(session, f"{artifact}1/saved_model.pb", 0, GRAPH_BYTES)
         served = signature.read(graph).signatures[signature.DEFAULT]
@@ -45,7 +46,7 @@ def _column(name: str, about: dict, schema: dict, seen: str) -> dict:
             "bare": False}  # fmt: skip
 
 
-def _kind(name: str, tensor: signature.Tensor) -> str:
+def _kind(name: str, tensor) -> str:
     if tensor.shape is None or len(tensor.shape) != 1:
         return "json"
     if tensor.dtype == "string":

@@ -4,9 +4,9 @@ import json
 
 from helpers.cloud import storage
 from helpers.cloud.jobs import ENDED
-from helpers.console import drawings, logs
-from helpers.console.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
 from helpers.errors import CloudError, HelpersError
+from helpers.pages import drawings, logs
+from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
 
 KINDS = {
     "training": "customJobs", "tuning": "hyperparameterTuningJobs",

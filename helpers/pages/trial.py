@@ -6,10 +6,10 @@ import time
 
 from helpers.cloud import storage
 from helpers.cloud.client import LOST
-from helpers.console import endpoints, forms, jobs, models
-from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
+from helpers.pages import endpoints, forms, jobs, models
+from helpers.pages.visits import Page, Session, Visit
 
 EXAMPLES_BYTES = 2_000_000
 WAKING_S = 20  # a machine that scaled to zero is waited for so long

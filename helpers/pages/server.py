@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from helpers.cloud.console import VALID_S, sign
-from helpers.console import routes
-from helpers.console.visits import Confirm, Done, MismatchError, Page, Session, Visit, environment
 from helpers.errors import CloudError, HelpersError, NotFoundError
+from helpers.pages import routes
+from helpers.pages.visits import Confirm, Done, MismatchError, Page, Session, Visit, environment
 
 log = logging.getLogger("helpers.console")
 HOSTS = {"127.0.0.1", "localhost", "[::1]"}

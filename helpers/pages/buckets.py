@@ -15,8 +15,8 @@ from starlette.responses import Response, StreamingResponse
 
 from helpers.cloud import storage
 from helpers.cloud.folders import PACKAGE
-from helpers.console.visits import Page, Session, Visit
 from helpers.errors import CloudError, NotFoundError, SettingError
+from helpers.pages.visits import Page, Session, Visit
 
 PREVIEW_BYTES, IMAGE_BYTES, NOTEBOOK_BYTES = 200_000, 10_000_000, 30_000_000
 ROWS, COLUMNS, SHOWN = 50, 40, 1000

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from helpers.console import buckets, costs, endpoints, jobs, live, models, overview, trial
+from helpers.pages import buckets, costs, endpoints, jobs, live, models, overview, trial
 
 PLACE = r"/p/(?P<project>[a-z0-9.:-]+)/(?P<location>[a-z0-9-]+)/"
 VIEWS: list[tuple[re.Pattern, Callable]] = [

@@ -1,8 +1,8 @@
 """The first page: the road with what is on it, what runs, what bills, what failed."""
 
 from helpers import billing
-from helpers.console import endpoints, jobs, models
-from helpers.console.visits import Page, Visit
+from helpers.pages import endpoints, jobs, models
+from helpers.pages.visits import Page, Visit
 
 
 def show(visit: Visit) -> Page:

@@ -15,13 +15,13 @@ from pathlib import Path
 import uvicorn
 
 from helpers.cloud.console import FILE, LOCK
-from helpers.console.server import App
-from helpers.console.visits import Session
+from helpers.pages.server import App
+from helpers.pages.visits import Session
 
 GONE_S = {"stopped": 2, "killed": 60}  # how long the local cloud may be away
 
 
-def serve(session, state: Path) -> int:
+def serve(session: Session, state: Path) -> int:
     """Stay in the foreground until the local cloud is gone, or standard input ends."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     with open(state / LOCK, "w") as lock:
@@ -37,11 +37,9 @@ def serve(session, state: Path) -> int:
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         secret, file = secrets.token_urlsafe(32), state / FILE
-        names = ("cloud", "project", "location", "bucket", "endpoint", "credentials")
-        own = Session(**{name: getattr(session, name) for name in names})
         local = (state / "emulator.json").exists()
         config = uvicorn.Config(
-            App(own, secret, state if local else None), access_log=False, log_level="warning",
+            App(session, secret, state if local else None), access_log=False, log_level="warning",
             lifespan="off", timeout_graceful_shutdown=1, server_header=False, proxy_headers=False,
         )  # fmt: skip
         server = _Server(config, file)

@@ -2,9 +2,9 @@
 
 import datetime
 
-from helpers.console import drawings
-from helpers.console.visits import Session
 from helpers.errors import CloudError
+from helpers.pages import drawings
+from helpers.pages.visits import Session
 
 MINUTES = 15
 COUNT = "aiplatform.googleapis.com/prediction/online/response_count"

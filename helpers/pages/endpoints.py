@@ -1,9 +1,9 @@
 """Endpoints: the list, one endpoint with its traffic, and the changes of it."""
 
 from helpers.cloud import deployments
-from helpers.console import drawings, traffic
-from helpers.console.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
 from helpers.errors import NotDeployedError
+from helpers.pages import drawings, traffic
+from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
 
 
 def every(session: Session) -> list[dict]:

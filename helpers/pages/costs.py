@@ -1,7 +1,7 @@
 """What exists that bills, and its removal."""
 
 from helpers import billing
-from helpers.console.visits import Confirm, Done, Page, Visit, confirmed
+from helpers.pages.visits import Confirm, Done, Page, Visit, confirmed
 
 
 def show(visit: Visit) -> Page:
