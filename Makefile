@@ -36,7 +36,7 @@ run: setup ## Drive the whole road on the local cloud (EPOCHS=50)
 	@$(BIN)/python .ci/road.py EPOCHS=$(EPOCHS)
 
 test: setup .venv/.chromium ## Run the tests, in random order, on every core
-	@$(BIN)/python -m pytest -n auto --dist worksteal
+	@$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 quick: lint ## Lint, and the tests that start no process and no TensorFlow: the inner loop
 	@$(BIN)/python -m pytest --quick -q -n auto --dist worksteal -r fE
@@ -77,7 +77,7 @@ test-latest: ## Run the tests on the newest versions of everything
 	@$(PYTHON) -m venv .venv-latest
 	@.venv-latest/bin/python -m pip install --quiet --upgrade -r requirements.txt
 	@.venv-latest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	@SERVING_VERSION=99.0.0 .venv-latest/bin/python -m pytest -n auto --dist worksteal
+	@SERVING_VERSION=99.0.0 .venv-latest/bin/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 google-check: setup ## Drive the road on Google, small: PROJECT=my-project (less than 1 USD, half an hour at most)
 	@$(BIN)/python .ci/google_check.py PROJECT='$(PROJECT)' BUCKET='$(BUCKET)' $(if $(LOCATION),LOCATION='$(LOCATION)')

@@ -9,12 +9,14 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from tests import once
 from tests.browser import open_browser
+from tests.counted import pytest_sessionstart, pytest_terminal_summary  # noqa: F401 - hooks
 
 
 def pytest_addoption(parser):
@@ -46,13 +48,14 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-def pytest_collection_modifyitems(config, items):
-    """Each worker gets its part of the tests as a block: long ones start there, so that none of
-    them runs on alone at the end."""
-    workers = getattr(config, "workerinput", {}).get("workercount", 1)
-    long = [item for item in items if item.get_closest_marker("long")]
-    short = [item for item in items if not item.get_closest_marker("long")]
-    items[:] = [item for n in range(workers) for item in (*long[n::workers], *short[n::workers])]
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Modules with long tests go first, so that no worker is left alone with one at the end. A
+    worker takes a whole module (`--dist loadscope`): what its tests share is made once."""
+    weights = Counter()
+    for item in items:
+        weights[item.path] += 20 if item.get_closest_marker("long") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,8 +1,6 @@
 """The road through papermill, notebook by notebook and in one kernel, on an empty local cloud."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -14,8 +12,7 @@ import pytest
 import helpers
 from tests.colab import alarming, raw, undrawable
 
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = ROOT / "notebooks"
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
@@ -148,29 +145,3 @@ def test_the_prototype_is_near_the_noise(tmp_path, seed):
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert report["metrics"]["mae"] <= 1.15 * report["noise_mae"]
     assert report["metrics"]["mae"] < report["baselines"]["gradient_boosting"]["mae"]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("turns", [1, pytest.param(2, marks=pytest.mark.soak)])
-def test_make_run_says_what_came_of_it(empty_cloud, tmp_path, turns):
-    """The drive itself, in a copy of the project; a second one builds no image."""
-    project = tmp_path / "project"
-    project.mkdir()
-    for part in (".ci", "colab_to_cloud", "helpers", "notebooks", "pyproject.toml"):
-        (project / part).symlink_to(ROOT / part)
-    command = [sys.executable, project / ".ci" / "road.py", "EPOCHS=1"]
-    for turn in range(turns):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        for word in ("00_setup", "04_predict", "Test error", "gradient boosting", "Endpoint"):
-            assert word in done.stdout
-        page = (project / "outputs" / "index.html").read_text()
-        assert page.count("<article>") == 6  # the five and the job
-        assert ("last run" in page) == bool(turn)
-        for made in ("Training job", "Model earnings_prediction version", "Endpoint earnings"):
-            assert f">{made}" in page
-        built = nbformat.read(project / "outputs" / "02_train.ipynb", as_version=4)
-        assert ("nothing to build" in shown(built).split("Image serving")[0]) == bool(turn)
-    wrong = subprocess.run([*command[:2], "EPOCH=1"], capture_output=True, text=True, timeout=60)
-    assert wrong.returncode == 2
-    assert 'Did you mean "EPOCHS"' in wrong.stderr

@@ -1,9 +1,11 @@
-"""Every snippet runs by itself: a fresh kernel, the set-up cell, the snippet, nothing else."""
+"""`make run` in a copy of the project; and on the cloud it leaves every snippet by itself: a fresh
+kernel, the set-up cell, the snippet, nothing else."""
 
 import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -12,19 +14,10 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 import helpers
+from tests.test_road import shown
 
 ROOT = Path(__file__).parents[1]
 SNIPPETS = nbformat.read(ROOT / "notebooks" / "snippets.ipynb", as_version=4)
-GAMES = """
-import keras
-import helpers
-from helpers import baselines, data
-table = data.load("game_sales", seed=3)
-inputs, x = helpers.encode(table)
-model = keras.Model(inputs, helpers.decode(table, x))
-helpers.export(model, table, OUTPUT_DIR + "/model")
-baselines.write(OUTPUT_DIR, table, metrics={"mae": 1.0}, baselines={}, seed=3)
-"""
 
 
 def snippets(cells=SNIPPETS.cells) -> dict[str, list[str]]:
@@ -39,48 +32,92 @@ def snippets(cells=SNIPPETS.cells) -> dict[str, list[str]]:
     return {title: code for title, code in found.items() if code}
 
 
-@pytest.fixture
-def cloud(tmp_path, monkeypatch):
-    """An empty local cloud, which kernels find by the environment."""
-    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "cloud"))
-    yield helpers.connect("local")
-    stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(tmp_path / "cloud")]
-    subprocess.run(stop, check=True, capture_output=True, timeout=60)
+@dataclass(frozen=True)
+class Drive:
+    """What `make run` said and left."""
+
+    project: Path
+    said: str
+    page: str
+    built: bool  # the image of the job
 
 
-def serve_games(session, folder: Path) -> None:
-    """A job that leaves a model of game_sales, registered and deployed."""
-    form = new_code_cell('OUTPUT_DIR = ""', metadata={"tags": ["parameters"]})
-    nbformat.write(new_notebook(cells=[form, new_code_cell(GAMES)]), folder / "games.ipynb")
-    job = helpers.train(session, str(folder / "games.ipynb"))
-    helpers.deploy(session, helpers.register(session, job, name="earnings_prediction"))
+def drive(project: Path) -> Drive:
+    command = [sys.executable, project / ".ci" / "road.py", "EPOCHS=1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    page = (project / "outputs" / "index.html").read_text()
+    trained = shown(nbformat.read(project / "outputs" / "02_train.ipynb", as_version=4))
+    built = "nothing to build" not in trained.split("Image serving")[0]
+    return Drive(project, done.stdout, page, built)
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory) -> Drive:
+    """The drive, once, on an empty local cloud that kernels find by the environment."""
+    folder = tmp_path_factory.mktemp("driven")
+    project = folder / "project"
+    project.mkdir()
+    for part in (".ci", "colab_to_cloud", "helpers", "notebooks", "pyproject.toml"):
+        (project / part).symlink_to(ROOT / part)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_CLOUD_DIR", str(folder / "cloud"))
+        yield drive(project)
+        stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", folder / "cloud"]
+        subprocess.run(stop, check=True, capture_output=True, timeout=60)
+
+
+def assert_told(done: Drive) -> None:
+    for word in ("00_setup", "04_predict", "Test error", "gradient boosting", "Endpoint"):
+        assert word in done.said
+    assert done.page.count("<article>") == 6  # the five and the job
+    for made in ("Training job", "Model earnings_prediction version", "Endpoint earnings"):
+        assert f">{made}" in done.page
 
 
 @pytest.mark.long
-def test_each_snippet_runs_by_itself(cloud, tmp_path):
-    found = snippets()
+def test_make_run_says_what_came_of_it(driven):
+    assert_told(driven)
+    assert "last run" not in driven.page
+    assert driven.built
+    command = [sys.executable, driven.project / ".ci" / "road.py", "EPOCH=1"]
+    wrong = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert 'Did you mean "EPOCHS"' in wrong.stderr
+
+
+@pytest.mark.soak
+def test_a_second_make_run_builds_no_image_and_compares(driven):
+    again = drive(driven.project)
+    assert_told(again)
+    assert "last run" in again.page
+    assert not again.built
+
+
+@pytest.mark.long
+def test_each_snippet_runs_by_itself(driven, tmp_path):
+    found, cloud = snippets(), helpers.connect("local")
     set_up = found.pop("Set up colab-to-cloud")
 
     def run(title: str) -> None:
         folder = tmp_path / title.replace(" ", "-")
         folder.mkdir()
         notebook = new_notebook(cells=[new_code_cell(text) for text in set_up + found[title]])
-        client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": folder}})
+        client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": folder}})
         try:
             client.execute()
         except Exception as error:
             raise AssertionError(f"{title}: {error}") from error
 
+    newest = helpers.find_job(cloud)
     last = "Train on the cloud: submit the job"  # its job would be the newest
-    alone = [title for title in found if title.startswith("Prototype")]
-    with ThreadPoolExecutor(3) as pool:  # 01 needs no cloud, so it need not wait for one
-        prepared = pool.submit(serve_games, cloud, tmp_path)
-        started = pool.map(run, alone)
-        prepared.result()
-        list(pool.map(run, [title for title in found if title not in [*alone, last]]))
-        list(started)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(run, [title for title in found if title != last]))
+    assert helpers.find_job(cloud) == newest
     run(last)
-    assert helpers.find_job(cloud).display_name.startswith("01_prototype-")
+    submitted = helpers.find_job(cloud)
+    assert submitted != newest
+    assert submitted.display_name.startswith("01_prototype-")
 
 
 def test_every_tagged_cell_is_in_a_snippet_as_it_is():
