@@ -260,4 +260,4 @@ def test_every_row_is_answered_once_while_versions_switch_and_calls_fail(
 def _is_ours(process: psutil.Process) -> bool:
     """A model server of this worker's local cloud, not of another's."""
     known = json.loads(Path(os.environ["LOCAL_CLOUD_DIR"], "emulator.json").read_text())
-    return process.ppid() == known["pid"]
+    return known["pid"] in {above.pid for above in process.parents()}

@@ -3,7 +3,7 @@
     python -m tests.emulator.saved_models FOLDER
 
 `one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out; `slow`: takes about a
-millisecond a round.
+millisecond a round; `looker`: how many files it sees at a path.
 """
 
 import json
@@ -87,6 +87,14 @@ def main(folder: Path) -> None:
         return {"y": x["rounds"] * 0 + tf.maximum(left, -tf.reduce_max(tf.abs(wheel)))}
 
     save("slow", turn, tf.Module(), rounds="float32")
+
+    def look(x: dict) -> dict:
+        sizes = tf.map_fn(
+            lambda path: tf.size(tf.io.matching_files(path)), x["path"], fn_output_signature="int32"
+        )
+        return {"found": sizes}
+
+    save("looker", look, tf.Module(), path="string")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,23 @@ def main(words: list[str]) -> None:
     if words[0] == "--probe":
         _enter()
         return
-    spec, command, folder = json.loads(Path(words[0]).read_text()), words[1:], os.getcwd()
-    with contextlib.suppress(PermissionError):
-        _enter()
-        os.environ |= spec["env"]
-        _hide(spec)
-        os.chdir(folder)
+    enter(words[0])
+    command = words[1:]
     try:
         os.execvp(command[0], command)
     except OSError as error:
         print(f"exec: {command[0]!r}: {error.strerror}", file=sys.stderr)
         sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+
+
+def enter(path: str) -> None:
+    """From here on this process, which has one thread, sees what the spec at `path` names."""
+    spec, folder = json.loads(Path(path).read_text()), os.getcwd()
+    with contextlib.suppress(PermissionError):
+        _enter()
+        os.environ |= spec["env"]
+        _hide(spec)
+        os.chdir(folder)
 
 
 def _enter() -> None:

@@ -53,8 +53,17 @@ class Environment:
         shown_as: Mapping[str, Path] = MappingProxyType({}),
     ) -> list[str]:  # fmt: skip
         """The command, kept from seeing other files; as it is where that is not possible."""
+        spec = self.sandbox(read=read, write=write, shown_as=shown_as)
+        program = [sys.executable, "-I", "-S", str(PROGRAMS / "sandbox.py"), str(spec)]
+        return [*program, *command] if spec else command
+
+    def sandbox(
+        self, *, read: Sequence[Path] = (), write: Sequence[Path] = (),
+        shown_as: Mapping[str, Path] = MappingProxyType({}),
+    ) -> Path | None:  # fmt: skip
+        """What sandbox.py is told; None where this system can't hide files."""
         if not can_hide():
-            return command
+            return None
         spec = {
             "root": str(self.home / "root"), "env": {"TMPDIR": "/tmp/job"},
             "read": [*_pythons(), str(PROGRAMS), str(self.view), *map(str, read)],
@@ -63,8 +72,7 @@ class Environment:
         }  # fmt: skip
         path = self.home / "sandbox.json"
         path.write_text(json.dumps(spec))
-        program = [sys.executable, "-I", "-S", str(PROGRAMS / "sandbox.py"), str(path)]
-        return [*program, *command]
+        return path
 
 
 def make(cloud: Cloud, home: Path, requirements: list[str]) -> Environment:

@@ -18,7 +18,7 @@ import psutil
 
 from helpers.emulator.front import callers, calls
 from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
-from helpers.emulator.services import job_plans, logs, operations
+from helpers.emulator.services import job_plans, logs, nursery, operations
 from helpers.emulator.services.replicas import Replica, grace_s, kill
 from helpers.emulator.state import StateError
 
@@ -307,6 +307,7 @@ def _begin(run: Run) -> None:
     run.say(said)
     for replica, spec in zip(run.replicas, specs, strict=True):
         replica.launch(spec)
+    _soon_served(run)
     run.set_deadline(run.move("RUNNING", startTime=now()))
     run.started = True
 
@@ -328,8 +329,16 @@ def _finish(run: Run) -> None:
     callers.revoke(run.cloud, run.name)
     for replica in run.replicas:
         shutil.rmtree(replica.home / "tmp", ignore_errors=True)
+    if state == "SUCCEEDED":
+        _soon_served(run)
     run.move(state, endTime=now(), **({"error": error} if error else {}))
     del _runs[run.name]
+
+
+def _soon_served(run: Run) -> None:
+    """A job with a folder for its results is likely to leave a model."""
+    if "baseOutputDirectory" in run.spec:
+        nursery.prepare(run.cloud)
 
 
 def home(cloud: Cloud, name: str) -> Path:

@@ -19,7 +19,7 @@ from helpers.emulator.front.calls import (
     page,
     patch,
 )  # fmt: skip
-from helpers.emulator.services import buckets, operations
+from helpers.emulator.services import buckets, nursery, operations
 from helpers.emulator.state import State
 
 OF_MODEL = ("displayName", "description", "labels")  # the other fields belong to a version
@@ -125,6 +125,7 @@ def upload_model(cloud: Cloud, name: str, model: dict, new: bool, key: str) -> d
         _copy(cloud, model.get("artifactUri", ""), copy)
         with _writing:
             number = _add(cloud, name, model, new, key, copy)
+        nursery.prepare(cloud)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     return {"model": name, "modelVersionId": number}

@@ -22,7 +22,7 @@ import httptools
 from helpers.emulator.front import callers
 from helpers.emulator.front.calls import ApiError, Cloud, project_number, refused
 from helpers.emulator.servers import PROGRAMS
-from helpers.emulator.services import builds, environments, logs, registry
+from helpers.emulator.services import builds, environments, logs, nursery, registry
 
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
@@ -73,7 +73,7 @@ class ModelServer:
         for variable in self.spec.get("env", []):
             self.variables[variable["name"]] = self._expand(variable.get("value", ""))
         self.under_way = 0  # requests; changed by the event loop alone
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen | nursery.Forked | None = None
         self.port, self.stopped = 0, False
         self._tail: collections.deque[str] = collections.deque(maxlen=20)
         self._connections: list = []
@@ -141,13 +141,7 @@ class ModelServer:
             prebuilt = PREBUILT.fullmatch(self.spec["imageUri"])
             kind = prebuilt[1] if prebuilt else "tf2"
             own = environments.make(self.cloud, self.home, environments.SERVING[kind])
-            command = own.hidden(self._command(own.python), read=[self.folder])
-            environment = own.variables | self.variables | callers.variables(self.cloud)
-            environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
-            self.process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True, cwd=self.home / "work",
-            )  # fmt: skip
+            self.process = self._begin(own)
             pid = self.process.pid
             callers.issue(
                 self.cloud, self.name, self.account, lambda pid=pid: [pid], key=f"/{self.id}"
@@ -170,7 +164,22 @@ class ModelServer:
         message = f"Model server {why}. Its last lines:\n" + "\n".join(self._tail)
         raise ApiError(400, message, status="FAILED_PRECONDITION")
 
-    def _read_log(self, process: subprocess.Popen) -> None:
+    def _begin(self, own: environments.Environment) -> subprocess.Popen | nursery.Forked:
+        """A fork where that makes no difference, else a process from the beginning."""
+        command, work = self._command(own.python), self.home / "work"
+        environment = own.variables | self.variables | callers.variables(self.cloud)
+        environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        if not self.spec.get("env"):  # TensorFlow may read its variables as it is imported
+            sandbox = own.sandbox(read=[self.folder])
+            forked = nursery.fork(self.cloud, command, env=environment, cwd=work, sandbox=sandbox)
+            if forked:
+                return forked
+        return subprocess.Popen(
+            own.hidden(command, read=[self.folder]), env=environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, cwd=work,
+        )  # fmt: skip
+
+    def _read_log(self, process: subprocess.Popen | nursery.Forked) -> None:
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
             self._tail.append(line)
