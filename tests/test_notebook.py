@@ -453,3 +453,43 @@ def test_an_own_form_is_set_before_the_cells_below_it(tmp_path):
     assert "7 2.0 3 [1]" in text_of(output)
     assert path.read_bytes() == before
     assert [file.name for file in output.parent.iterdir()] == ["own.ipynb"]
+
+
+LEAVES = """
+import atexit, gc, os, sys, tempfile, threading, time, types
+ours = [name for name in sys.modules if name.startswith(("helpers", "colab_to_cloud"))]
+print(ours, [os.path.basename(path) for path in sys.path[:2]], __name__)
+gc.disable()
+beside = sys.modules["beside"] = types.ModuleType("beside")
+beside.self, beside.file = beside, open("circle.bin", "wb")
+beside.file.write(b"never closed, in a circle")
+plain = open("plain.txt", "w"); plain.write("never closed")
+binary = open("binary.bin", "wb"); binary.write(b"never closed")
+atexit.register(lambda: open("atexit.txt", "w").write("ran"))
+def work():
+    time.sleep(0.5)
+    open("thread.txt", "w").write("ended")
+threading.Thread(target=work).start()
+kept = tempfile.TemporaryDirectory(dir=".", prefix="kept-")
+class Last:
+    def __del__(self, gc=gc, open=open):
+        with open("last.txt", "w") as file:
+            file.write(str(gc.get_freeze_count()))
+beside.last = Last()
+"""
+
+
+def test_a_kernel_ends_with_all_written_and_looks_through_nothing(tmp_path):
+    path, work = write(tmp_path / "leaves.ipynb", LEAVES), tmp_path / "work"
+    work.mkdir()
+    made = helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=work)
+    said = nbformat.read(made, as_version=4).cells[-1].outputs[0].text
+    assert said.startswith("[] [")
+    assert said.endswith(" __main__\n")
+    assert "cells" not in said
+    left = {path.name: path.read_bytes() for path in work.iterdir()}
+    assert int(left.pop("last.txt")) > 10_000  # objects that no collection looks at
+    assert left == {
+        "circle.bin": b"never closed, in a circle", "plain.txt": b"never closed",
+        "binary.bin": b"never closed", "atexit.txt": b"ran", "thread.txt": b"ended",
+    }  # fmt: skip

@@ -12,6 +12,8 @@ from helpers.cloud.folders import PACKAGE
 from helpers.errors import NotebookError
 from helpers.looks.report import html_report, unrun
 
+LAUNCHER = Path(__file__).with_name("ipykernel_launcher.py")
+
 
 def execute(
     path: Path, output: Path, parameters: dict, *, report: bool, cwd: str | Path | None, log: bool
@@ -81,6 +83,11 @@ def _kernel(notebook: Path) -> type:
     class Kernel(AsyncKernelManager):
         def __init__(self, **arguments):
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **arguments)
+
+        def format_kernel_cmd(self, extra_arguments=None):
+            words = super().format_kernel_cmd(extra_arguments)
+            place = words.index("-m")  # python … -m ipykernel_launcher …
+            return [*words[:place], str(LAUNCHER), *words[place + 2 :]]
 
         async def start_kernel(self, **arguments):
             packages = [str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]
