@@ -20,7 +20,7 @@ def test_the_versions_are_the_locked_ones():
     ("part", "files"),
     {
         "google-cloud-aiplatform": ["test_sdk.py", "test_batch.py"],
-        "google-cloud-storage": ["test_sdk_storage.py"],
+        "google-cloud-storage": ["test_sdk_storage.py", "test_sdk_objects.py"],
     }.items(),
 )
 def test_every_call_named_is_made_in_a_test(part, files):

@@ -145,15 +145,18 @@ def _insert(session: Session, uri: str, media, checksum: str, size_bytes: int) -
 
 
 def _get(session: Session, uri: str, sink) -> str:
-    """Write an object's content to `sink`; its crc32c."""
+    """Write an object's content to `sink`; its crc32c, "" where the service unpacked it: what is
+    stored with the content encoding gzip is read as it was before."""
     bucket, name = split_uri(uri)
     objects = session.service("storage").objects()
     about = session.call(objects.get(bucket=bucket, object=name), unless=404)
     if about is None:
         raise NotFoundError(f"{uri} does not exist.")
-    size_bytes = int(about["size"])
+    size_bytes, packed = int(about["size"]), about.get("contentEncoding") == "gzip"
     if size_bytes:
         request = objects.get_media(bucket=bucket, object=name, generation=about["generation"])
+        if packed:
+            request.headers["accept-encoding"] = "identity"
         download = MediaIoBaseDownload(sink, request, chunksize=CHUNK_BYTES)
 
         def step() -> tuple:
@@ -165,7 +168,7 @@ def _get(session: Session, uri: str, sink) -> str:
             while not done:
                 status, done = session.attempt(step, request)
                 said(status.resumable_progress)
-    return about.get("crc32c", "")
+    return "" if packed else about.get("crc32c", "")
 
 
 def _crc32c(path: Path) -> str:

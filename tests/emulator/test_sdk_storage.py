@@ -171,7 +171,5 @@ def test_copies_and_bulk_deletes(client, bucket):
     assert rewritten == total == 1
     renamed = bucket.rename_blob(one, "renamed")
     assert (renamed.name, one.exists()) == ("renamed", False)
-    with pytest.raises(exceptions.MethodNotImplemented, match="not emulated"):
-        bucket.blob("both").compose([renamed, two])
     bucket.delete_blobs([copy, two, renamed, bucket.blob("rewritten")])
     assert list(client.list_blobs(bucket)) == []

@@ -23,14 +23,15 @@ from helpers.emulator.front.calls import (
     ApiError,
     Call,
     Cloud,
+    not_emulated,
     read_body,
 )
 from helpers.emulator.front.faults import Faults, drop
 
 # Importing a service registers its methods.
 SERVICES = (
-    "operations", "buckets", "builds", "projects", "logs", "jobs", "tuning", "registry",
-    "endpoints", "predictions", "metrics", "batch",
+    "operations", "buckets", "objects", "uploads", "copies", "builds", "projects", "logs", "jobs",
+    "tuning", "registry", "endpoints", "predictions", "metrics", "batch",
 )  # fmt: skip
 BODY_BYTES = 8 * 2**20
 IDLE_S = 30 * 60
@@ -60,7 +61,7 @@ class App:
         try:
             response = await self.answer(request)
         except ApiError as error:
-            response = _json(error.body(), error.code)
+            response = _json(error.body(), error.code) if error.code != 304 else Response(None, 304)
             if error.code in (429, 503):
                 response.headers["Retry-After"] = "1"
         except ConnectionAbortedError:  # a fault that was asked for
@@ -88,6 +89,7 @@ class App:
         path = request.scope["raw_path"].decode("latin-1").split("?")[0].lstrip("/")
         for prefix in ("resumable/upload/", "upload/", "download/"):
             path = path.removeprefix(prefix)
+        _refuse_other_ways(self.cloud, request.method, path)
         uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
         method, handler, values = _route("POST" if uploading else request.method, path)
         callers.check(self.cloud, caller, method.id, values)
@@ -133,6 +135,17 @@ def _refuse_strangers(request: Request) -> None:
         raise ApiError(403, f"Host {host!r} is not this local cloud.")
     if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "Calls from web pages are refused.")
+
+
+def _refuse_other_ways(cloud: Cloud, verb: str, path: str) -> None:
+    """Ways into Google's services that no discovery document describes: batches of calls, and
+    Cloud Storage's XML API, whose addresses are /BUCKET/OBJECT."""
+    head, _, rest = path.partition("/")
+    if head == "batch":
+        raise not_emulated(f"a batch of calls ({verb} /{path})")
+    is_xml = head not in (*discovery.DOCUMENTS, "ui") and cloud.state.get(f"b/{head}")
+    if is_xml or (verb == "PUT" and head and not rest):
+        raise not_emulated(f"Cloud Storage's XML API ({verb} /{path})")
 
 
 @functools.lru_cache(1000)  # the same few addresses are asked for again and again

@@ -43,7 +43,8 @@ WORDS = {
     "writer": [*READ, "create", "update"], "creator": ["create"],
 }  # fmt: skip
 VERBS = {"insert": "create", "upload": "create", "patch": "update", "copy": "create",
-         "rewrite": "create", "entries.list": "logEntries.list"}  # fmt: skip
+         "rewrite": "create", "compose": "create", "lockRetentionPolicy": "update",
+         "entries.list": "logEntries.list"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,19 @@ NUMBERS = {
 class ApiError(Exception):
     """A refusal in Google's shape: HTTP code, canonical status, message."""
 
-    def __init__(self, code: int, message: str, *, status: str = "", details: list | None = None):
+    def __init__(
+        self, code: int, message: str, *, status: str = "", details: list | None = None,
+        reason: str = "",
+    ):  # fmt: skip
         super().__init__(message)
+        self.reason = reason or REASONS.get(code, "backendError")
         self.code, self.message, self.details = code, message, details or []
         self.status = status or CODES.get(code, "UNKNOWN")
 
     def body(self) -> dict:
         """`google.rpc.Status` as HTTP answers carry it."""
         error = {"code": self.code, "message": self.message, "status": self.status}
-        reason = REASONS.get(self.code, "backendError")
-        said = {"message": self.message, "domain": "global", "reason": reason}
+        said = {"message": self.message, "domain": "global", "reason": self.reason}
         return {"error": error | {"details": self.details, "errors": [said]}}
 
     def rpc(self) -> dict:

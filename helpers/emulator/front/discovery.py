@@ -28,6 +28,8 @@ FORMATS = {
     "google-duration": re.compile(r"-?\d{1,12}(\.\d{1,9})?s"),
     "google-datetime": re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"),
     "google-fieldmask": re.compile(r"[\w.*,]*"),
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "date-time": re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)"),
 }
 RANGES = {"int32": 2**31, "int64": 2**63, "uint32": 2**32, "uint64": 2**64}
 CLEARING = {"storage.buckets.patch", "storage.objects.patch"}  # a null removes the field
@@ -98,6 +100,12 @@ def handler(method_id: str):
 def methods(head: str) -> list[Method]:
     """Every method of the documents behind a first path segment."""
     return [method for document in _documents(head) for method in _methods(document)]
+
+
+@functools.cache
+def by_id(method_id: str) -> Method:
+    """A method of a document whose paths begin with its service's name, as those of storage do."""
+    return {method.id: method for method in methods(method_id.partition(".")[0])}[method_id]
 
 
 def check_query(method: Method, raw: str) -> dict[str, Any]:
@@ -227,7 +235,8 @@ def _value(schema: dict, value: Any, where: str, method: Method, problems: list)
     if not isinstance(value, str):
         return _wrong(where, "TYPE_STRING", value, problems)
     if form in FORMATS and not FORMATS[form].fullmatch(value):
-        return _wrong(where, f"type.googleapis.com/google.protobuf.{form[7:]}", value, problems)
+        sort = f"type.googleapis.com/google.protobuf.{form.removeprefix('google-')}"
+        return _wrong(where, sort, value, problems)
     if form == "byte":
         try:
             base64.b64decode(value, altchars=b"-_" if "-" in value or "_" in value else None)

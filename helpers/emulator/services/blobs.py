@@ -1,0 +1,273 @@
+"""Objects of Cloud Storage as files: where each is, its resource, versions, holds.
+
+The file is the truth; SQLite keeps what a file can't hold (generation, checksums, metadata) beside
+its size, time and inode. Where they differ (another program wrote the file) it is looked at anew.
+What can't be a plain file is kept apart, under a number in DIR/apart: earlier versions, a folder's
+placeholder (`a/`), an object whose name is a folder's, too.
+"""
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from urllib.parse import quote
+
+import google_crc32c
+
+from helpers.emulator.front.calls import ApiError, Call, Cloud, now, on_start
+from helpers.emulator.services import buckets
+from helpers.emulator.services.buckets import LOCK, file_of, folder_of
+
+CHUNK_BYTES = 1 << 20
+OCTETS = "application/octet-stream"
+# What a client may set and change; the rest of its fields are set once, or by the service.
+FREE = (
+    "metadata", "contentType", "cacheControl", "contentDisposition", "contentEncoding",
+    "contentLanguage", "customTime", "eventBasedHold", "temporaryHold",
+)  # fmt: skip
+
+
+@on_start
+def sweep(cloud: Cloud) -> None:
+    """Remove uploads that no session can continue, and contents that belong to no object."""
+    for name in ("uploads", "apart", "buckets"):
+        (cloud.folder / name).mkdir(exist_ok=True)
+    for path in (cloud.folder / "uploads").iterdir():
+        if cloud.state.get(f"upload/{path.name}") is None:
+            path.unlink()
+    kept = {row["_apart"] for kind in ("apart", "version") for row in cloud.state.list(kind)}
+    for path in (cloud.folder / "apart").iterdir():
+        if path.name not in kept:
+            path.unlink()
+
+
+def describe(cloud: Cloud, bucket: str, name: str, row: dict | None = None) -> dict | None:
+    """The live object of that name, or None; `row` is what is known of it, if it was asked for."""
+    path = file_of(cloud, bucket, name)
+    with LOCK:
+        row = row or cloud.state.get(f"gs://{bucket}/{name}")
+        try:
+            found = path.stat()
+        except OSError:
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return row if row and "_apart" in row else None
+        if row is None or row["_print"] != [found.st_size, found.st_mtime_ns, found.st_ino]:
+            known = cloud.state.get(f"b/{bucket}") or {"name": bucket}
+            row = record(cloud, known, name, path, digests(path), {"contentType": OCTETS})
+        return row
+
+
+def find(call: Call, bucket: str, name: str, generation: str | None) -> dict | None:
+    """An object, or the version of it with that generation."""
+    live = describe(call.cloud, bucket, name)
+    if generation is None or (live and live["generation"] == generation):
+        return live
+    version = call.state.get(_version_key(bucket, name, generation))
+    return version if version and place_of(call.cloud, version).exists() else None
+
+
+def missing(bucket: str, name: str) -> ApiError:
+    return ApiError(404, f"No such object: {bucket}/{name}")
+
+
+def place_of(cloud: Cloud, row: dict) -> Path:
+    """The file with an object's content."""
+    if "_apart" in row:
+        return cloud.folder / "apart" / row["_apart"]
+    return file_of(cloud, row["bucket"], row["name"])
+
+
+def store(cloud: Cloud, bucket: dict, name: str, part: Path, sums: dict, about: dict) -> dict:
+    """Put a file in place as the live object, whole or not at all; the lock is held.
+
+    Args:
+        bucket: the bucket's resource.
+        part: the file, which is moved.
+        sums: its checksums, see `digests`.
+        about: what the client says of the object.
+    """
+    live, path = describe(cloud, bucket["name"], name), file_of(cloud, bucket["name"], name)
+    if live:
+        keep = bucket.get("versioning", {}).get("enabled", False)
+        _protect(bucket, live, archiving=keep)
+        if keep:
+            _keep_version(cloud, live)
+    folder = path if name.endswith("/") else path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        _move_apart(cloud, bucket, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        number = cloud.state.next_id()
+        os.replace(part, cloud.folder / "apart" / number)
+        made = record(cloud, bucket, name, cloud.folder / "apart" / number, sums, about, number)
+    else:
+        os.replace(part, path)
+        made = record(cloud, bucket, name, path, sums, about)
+    _drop_apart(cloud, live)
+    return made
+
+
+def remove(cloud: Cloud, bucket: dict, row: dict, *, for_good: bool) -> None:
+    """Take an object away; the lock is held. A live one stays as a version where the bucket has
+    versioning, unless it is `for_good`."""
+    keep = bucket.get("versioning", {}).get("enabled") and not for_good
+    _protect(bucket, row, archiving=keep)
+    if "timeDeleted" in row:
+        cloud.state.delete(_version_key(row["bucket"], row["name"], row["generation"]))
+        _drop_apart(cloud, row)
+        return
+    if keep:
+        _keep_version(cloud, row)
+    path, top = file_of(cloud, row["bucket"], row["name"]), folder_of(cloud, row["bucket"])
+    if "_apart" not in row:
+        path.unlink()
+    cloud.state.delete(f"gs://{row['bucket']}/{row['name']}")
+    _drop_apart(cloud, row)
+    folder = path if row["name"].endswith("/") else path.parent
+    with contextlib.suppress(OSError):  # a folder that still holds something stays
+        while folder != top:
+            place = folder.relative_to(top).as_posix()
+            if cloud.state.get(f"gs://{row['bucket']}/{place}/"):
+                break  # somebody made this folder as such
+            folder.rmdir()
+            folder = folder.parent
+
+
+def save(cloud: Cloud, row: dict) -> dict:
+    """Keep an object's resource."""
+    key, kind = f"gs://{row['bucket']}/{row['name']}", "apart" if "_apart" in row else "object"
+    if "timeDeleted" in row:
+        key, kind = _version_key(row["bucket"], row["name"], row["generation"]), "version"
+    return cloud.state.put(kind, key, row, parent=row["bucket"])
+
+
+def record(
+    cloud: Cloud, bucket: dict, name: str, path: Path, sums: dict, about: dict, apart: str = ""
+) -> dict:
+    """Make and keep the resource of a new live object whose content is in `path`."""
+    found, moment, generation = path.stat(), now(), buckets.moment_number()
+    folder = bucket["name"]
+    before = cloud.state.get(f"gs://{folder}/{name}")
+    if before and int(before["generation"]) >= int(generation):
+        generation = str(int(before["generation"]) + 1)
+    place = f"/storage/v1/b/{folder}/o/{quote(name, safe='')}"
+    row = {
+        "kind": "storage#object", "id": f"{folder}/{name}/{generation}", "name": name,
+        "bucket": folder, "generation": generation, "metageneration": "1",
+        "storageClass": about.get("storageClass") or bucket.get("storageClass", "STANDARD"),
+        "size": str(found.st_size), **sums, "etag": buckets.etag(generation, "1"),
+        "timeCreated": moment, "updated": moment, "timeStorageClassUpdated": moment,
+        "timeFinalized": moment,
+        "selfLink": f"{cloud.url}{place}",
+        "mediaLink": f"{cloud.url}/download{place}?generation={generation}&alt=media",
+        "_print": [found.st_size, found.st_mtime_ns, found.st_ino],
+    } | settings(about)  # fmt: skip
+    if bucket.get("defaultEventBasedHold"):
+        row = {"eventBasedHold": True} | row
+    if apart:
+        row["_apart"] = apart
+    return save(cloud, row)
+
+
+def settings(about: dict) -> dict:
+    """What a client sets of a new object."""
+    made = {key: about[key] for key in FREE if about.get(key) not in (None, "", {})}
+    if "customTime" in made:
+        try:
+            moment = datetime.datetime.fromisoformat(made["customTime"].upper())
+        except ValueError as error:
+            raise ApiError(400, f"Invalid customTime: {error}.") from error
+        made["customTime"] = buckets.stamp(moment.astimezone(datetime.UTC))
+    return made
+
+
+def shown(row: dict, bucket: dict) -> dict:
+    """A resource as clients see it."""
+    made = {key: value for key, value in row.items() if not key.startswith("_")}
+    until = _retained_until(bucket, row)
+    return made | {"retentionExpirationTime": until} if until else made
+
+
+def part_of(cloud: Cloud, upload_id: str) -> Path:
+    """Where an upload's bytes arrive."""
+    return cloud.folder / "uploads" / upload_id
+
+
+def digests(path: Path) -> dict[str, str]:
+    """Checksums as an object's resource carries them."""
+    crc32c, md5 = google_crc32c.Checksum(), hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            crc32c.update(chunk)
+            md5.update(chunk)
+    return {
+        "crc32c": base64.b64encode(crc32c.digest()).decode(),
+        "md5Hash": base64.b64encode(md5.digest()).decode(),
+    }
+
+
+def _version_key(bucket: str, name: str, generation: str) -> str:
+    return f"gs://{bucket}/{name}\n{generation}"  # no name has a line end
+
+
+def _keep_version(cloud: Cloud, live: dict) -> None:
+    """Keep the live object's content and resource as a version; the object itself stays, too."""
+    if "_apart" not in live:
+        number, path = cloud.state.next_id(), place_of(cloud, live)
+        try:
+            os.link(path, cloud.folder / "apart" / number)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, cloud.folder / "apart" / number)
+        live = live | {"_apart": number}
+    save(cloud, live | {"timeDeleted": now()})
+
+
+def _move_apart(cloud: Cloud, bucket: dict, folder: Path) -> None:
+    """Make room for a folder where an object has its name, or that of a folder above."""
+    top = folder_of(cloud, bucket["name"])
+    path = next(path for path in (folder, *folder.parents) if path.is_file())
+    row = describe(cloud, bucket["name"], path.relative_to(top).as_posix())
+    number = cloud.state.next_id()
+    save(cloud, row | {"_apart": number})
+    os.replace(path, cloud.folder / "apart" / number)
+
+
+def _drop_apart(cloud: Cloud, row: dict | None) -> None:
+    """Remove the content that was kept apart, unless a version has it."""
+    if row and "_apart" in row:
+        version = cloud.state.get(_version_key(row["bucket"], row["name"], row["generation"]))
+        if version is None or version["_apart"] != row["_apart"]:
+            (cloud.folder / "apart" / row["_apart"]).unlink(missing_ok=True)
+
+
+def _protect(bucket: dict, row: dict, *, archiving: bool = False) -> None:
+    """Refuse to remove or replace what is held or retained; retained is also what becomes a
+    version, which a hold forbids [D: storage/docs/object-holds, object-lock]."""
+    what = f"Object '{row['bucket']}/{row['name']}'"
+    for hold, said in (("temporaryHold", "Temporary"), ("eventBasedHold", "Event-Based")):
+        if row.get(hold):
+            raise ApiError(
+                403, f"{what} is under active {said} hold and cannot be deleted, overwritten or "
+                "archived until hold is removed.", reason="retentionPolicyNotMet",
+            )  # fmt: skip
+    until = _retained_until(bucket, row)
+    if until and until > now() and not archiving:
+        raise ApiError(
+            403, f"{what} is subject to bucket's retention policy and cannot be deleted or "
+            f"overwritten until {until}.", reason="retentionPolicyNotMet",
+        )  # fmt: skip
+
+
+def _retained_until(bucket: dict, row: dict) -> str:
+    period_s = int(bucket.get("retentionPolicy", {}).get("retentionPeriod", 0))
+    if not period_s or row.get("eventBasedHold"):
+        return ""
+    since = datetime.datetime.fromisoformat(row.get("_released") or row["timeCreated"])
+    return buckets.stamp(since + datetime.timedelta(seconds=period_s))
