@@ -17,7 +17,7 @@ NOTE = """Rows a second through an endpoint of the local cloud, best of three tu
 turns); empty where one turn would take over half a minute. The article's call builds its client
 anew each time and asks for one row. Google's SDK and the article's call go through `:predict` on a
 shared endpoint, `helpers.predict` through `:rawPredict` on a dedicated one. In-process is the same
-frozen function on one thread over float32 columns in memory."""
+model on one thread over float32 columns in memory."""
 
 
 def rows() -> list[dict]:
@@ -114,14 +114,14 @@ import time
 from pathlib import Path
 from helpers.emulator.servers.saved_model import load
 _, signatures = load(Path({str(folder.parent)!r}))
-import tensorflow as tf
+import numpy as np
 one = signatures["serving_default"]
 n, rows, best = 20_000, 0, 0
-tensors = [tf.random.uniform([n]) for _ in one.inputs]
-one.call(tensors)
+tensors = [np.random.rand(n).astype("float32") for _ in one.inputs]
+one.call(*tensors)
 for _ in range(3):
     start = time.perf_counter()
-    for _ in range(50): one.call(tensors)
+    for _ in range(50): one.call(*tensors)
     best = max(best, 50 * n / (time.perf_counter() - start))
 print(best)
 """

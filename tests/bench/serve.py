@@ -14,7 +14,7 @@ CLIENTS, SECONDS, ROUNDS = (1, 8, 32), 2, 3
 NOTE = """Requests a second with 1, 8 and 32 clients on kept connections, one row each; medians of
 three rounds, the servers taking turns; the load generator shares the two cores. `no-op` reads the
 request and answers a constant on the same stack (uvicorn, uvloop, httptools). In-process calls are
-the model's own frozen function, one row a call, without any server."""
+the model's own call in a session, one row a call, without any server."""
 
 
 def rows() -> list[dict]:
@@ -78,19 +78,19 @@ def measure_load(asked: dict) -> dict:
 
 
 def _in_process(folder: Path) -> float:
-    """Calls a second of the frozen function, in a process of its own."""
+    """Calls a second of the model, in a process of its own."""
     code = f"""
 import time, sys
 from pathlib import Path
 from helpers.emulator.servers.saved_model import load
 _, signatures = load(Path({str(folder.parent)!r}))
-import tensorflow as tf
+import numpy as np
 one = signatures["serving_default"]
-tensors = [tf.constant([1.0])] * len(one.inputs)
-for _ in range(200): one.call(tensors)
+tensors = [np.ones(1, np.float32)] * len(one.inputs)
+for _ in range(200): one.call(*tensors)
 start, n = time.perf_counter(), 0
 while time.perf_counter() < start + 3:
-    one.call(tensors); n += 1
+    one.call(*tensors); n += 1
 print(n / 3)
 """
     done = subprocess.run(

@@ -3,9 +3,11 @@
     python -m tests.emulator.saved_models FOLDER
 
 `one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out; `slow`: takes about a
-millisecond a round; `looker`: how many files it sees at a path.
+millisecond a round; `looker`: how many files it sees at a path; `kinds`: a signature for each
+kind of number, text, shape and state.
 """
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -16,6 +18,18 @@ from helpers import storage
 from helpers.cloud import buckets
 from tests import once
 
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGPgEpHTMLJhcAuIYmRiBgAMogHJSJv7"
+    "8wAAAABJRU5ErkJggg=="
+)
+# Signature of `kinds` → its inputs, as a client would write them.
+ASKED = {
+    "half": {"x": [1.5, 2]}, "brain": {"x": [1.5, 2]}, "double": {"x": [[[1, 2, 3]] * 4]},
+    "bytes": {"x": [[1, 2, 3], [4, 5, 255]]}, "flags": {"n": [1, 2], "on": [True, False]},
+    "image": {"x": [{"b64": base64.b64encode(PNG).decode()}]}, "loop": {"x": [[1, 2, 3.5]]},
+    "vocabulary": {"x": ["a", "q", "b"]}, "ragged": {"x": ["a b c", "d"]}, "one": {"x": 3.0},
+    "fixed": {"x": [[1, 2]]},
+}  # fmt: skip
 ROWS = [{"a": a / 3, "word": word} for a in range(-3, 4) for word in ("x", "y", "ünknown", "")]
 
 
@@ -79,6 +93,8 @@ def main(folder: Path) -> None:
     answers["class"] = [text.decode() for text in answers["class"]]
     (folder / "words.json").write_text(json.dumps(answers))
 
+    _kinds(folder / "kinds")
+
     def turn(x: dict) -> dict:
         start, wheel = x["rounds"][0], tf.eye(300)
         left, wheel = tf.while_loop(
@@ -95,6 +111,63 @@ def main(folder: Path) -> None:
         return {"found": sizes}
 
     save("looker", look, tf.Module(), path="string")
+
+
+def _kinds(folder: Path) -> None:
+    """The model, and in kinds.json what it says of `ASKED`; the bytes of an input as text."""
+    import tensorflow as tf
+
+    module, keys = tf.Module(), tf.constant(["a", "b"])
+    module.w = tf.Variable(tf.reshape(tf.range(6.0), [3, 2]) / 10)
+    module.rows = tf.Variable(tf.reshape(tf.range(20.0), [5, 4]))
+    module.count = tf.Variable(0.0)
+    pairs = tf.lookup.KeyValueTensorInitializer(keys, tf.constant([0, 1], tf.int64))
+    module.table = tf.lookup.StaticVocabularyTable(pairs, 2)
+
+    def shown(file):
+        return tf.cast(tf.io.decode_image(file, 3, expand_animations=False), tf.float32)
+
+    def around(i, x):
+        return i + 1, tf.tanh(x @ module.w @ tf.transpose(module.w))
+
+    made = {
+        "half": (lambda x: x * 2, {"x": ([None], tf.float16)}),
+        "brain": (lambda x: tf.cast(x * 2, tf.bfloat16), {"x": ([None], tf.float32)}),
+        "double": (lambda x: tf.reduce_sum(x, 2), {"x": ([None, None, 3], tf.float64)}),
+        "bytes": (lambda x: tf.cast(x, tf.float32) @ module.w, {"x": ([None, 3], tf.uint8)}),
+        "flags": (lambda n, on: tf.where(on, n, -n),
+                  {"n": ([None], tf.int64), "on": ([None], tf.bool)}),
+        "image": (lambda x: tf.map_fn(shown, x, fn_output_signature=tf.float32),
+                  {"x": ([None], tf.string)}),
+        "loop": (lambda x: tf.while_loop(lambda i, _: i < 5, around, (0, x))[1],
+                 {"x": ([None, 3], tf.float32)}),
+        "vocabulary": (lambda x: tf.gather(module.rows, module.table.lookup(x)),
+                       {"x": ([None], tf.string)}),
+        "ragged": (lambda x: tf.strings.split(x).to_tensor("-"), {"x": ([None], tf.string)}),
+        "one": (lambda x: x * 2, {"x": ([], tf.float32)}),
+        "fixed": (lambda x: x * 2, {"x": ([1, 2], tf.float32)}),
+        "counted": (lambda x: x + module.count.assign_add(1.0), {"x": ([None], tf.float32)}),
+    }  # fmt: skip
+    signatures = {}
+    for name, (call, inputs) in made.items():
+        spec = {key: tf.TensorSpec(*about, key) for key, about in inputs.items()}
+        signatures[name] = tf.function(call).get_concrete_function(**spec)
+    tf.saved_model.save(module, str(folder / "1"), signatures=signatures)
+    loaded, said = tf.saved_model.load(str(folder / "1")), {}
+    for name, columns in ASKED.items():
+        columns = {"x": [PNG]} if name == "image" else columns
+        kinds = made[name][1]
+        given = {key: tf.constant(values, kinds[key][1]) for key, values in columns.items()}
+        (answer,) = loaded.signatures[name](**given).values()
+        values = answer if answer.dtype == tf.string else tf.cast(answer, tf.float64)
+        said[name] = _text(values.numpy().tolist())
+    (folder.parent / "kinds.json").write_text(json.dumps(said))
+
+
+def _text(value):
+    if isinstance(value, list):
+        return [_text(one) for one in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.emulator.servers import PROGRAMS
 from tests.emulator.conftest import until
-from tests.emulator.saved_models import ROWS, saved_models  # noqa: F401
+from tests.emulator.saved_models import ASKED, ROWS, saved_models  # noqa: F401
 
 PROGRAM = PROGRAMS / "model_server.py"
 
@@ -88,6 +89,24 @@ def test_rows_get_what_the_saved_model_says(words, saved_models):  # noqa: F811
     assert [row["value"] for row in rows] == pytest.approx(expected["value"], rel=1e-6)
     for row, pair in zip(rows, expected["pair"], strict=True):
         assert row["pair"] == pytest.approx(pair, rel=1e-6)
+
+
+def test_every_kind_of_signature_answers_as_the_saved_model_does(saved_models):  # noqa: F811
+    """Each number type, texts, images, loops, tables, free and fixed shapes; and kept state."""
+    expected = json.loads((saved_models / "kinds.json").read_text())
+    server = Server(saved_models / "kinds")
+    try:
+        for name, inputs in ASKED.items():
+            status, answer = server.predict({"signature_name": name, "inputs": inputs})
+            assert status == 200, (name, answer)
+            found, known = np.array(answer["outputs"]), np.array(expected[name])
+            assert found.shape == known.shape, name
+            same = found == known if known.dtype.kind == "U" else np.isclose(found, known, 1e-6)
+            assert same.all(), (name, found, known)
+        counted = {"signature_name": "counted", "inputs": {"x": [0, 10]}}
+        assert [server.predict(counted)[1]["outputs"] for _ in range(2)] == [[1, 11], [2, 12]]
+    finally:
+        server.close()
 
 
 def test_columns_get_the_same_as_rows(words):

@@ -6,11 +6,14 @@ takes tensorflow_model_server's arguments (those without a meaning here are igno
 saved_model.py, which stands beside it, and ends when its standard input closes.
 """
 
+from __future__ import annotations
+
 import argparse
 import asyncio
 import base64
 import collections
 import concurrent.futures
+import functools
 import gc
 import json
 import os
@@ -22,15 +25,20 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import orjson
-from saved_model import Signature, load
+
+if TYPE_CHECKING:
+    from saved_model import Signature
 
 BATCH_ROWS = 256  # one run of the model takes together at most about this many waiting rows
 BIG_BYTES = 64 * 1024  # larger requests run by themselves, beside the small ones
 BIG_AT_ONCE = 4
 WAITING = 2000  # small requests; more are refused, not kept
 BIG_WAITING = 32
+NUMBERS = {float, int}
 QUICK_S = 0.005  # a model that needs longer runs on a thread of its own, beside the reading
 
 
@@ -117,11 +125,11 @@ def run(works: list[Work]) -> list[bytes | Exception]:
         columns = works[0].columns
         if len(works) > 1:
             columns = {n: [v for work in works for v in work.columns[n]] for n in names}
-        numbers = signature.of_matrix and {t for n in names for t in map(type, columns[n])}
-        if numbers and numbers <= {float, int}:  # one tensor costs less than one an input
-            arrays = signature.of_matrix([_matrix([columns[n] for n in names])])
+        if signature.columns and {t for n in names for t in map(type, columns[n])} <= NUMBERS:
+            given = _matrix([columns[n] for n in names])  # costs less than one array an input
         else:
-            arrays = signature.call([_tensor(n, columns[n], signature.inputs[n]) for n in names])
+            given = [_array(n, columns[n], signature.inputs[n]) for n in names]
+        arrays = signature.call(*given)
         total = sum(work.rows for work in works)
         alike = all(array.ndim and len(array) == total for array in arrays)
         if len(works) == 1:
@@ -174,10 +182,10 @@ def _tokens(name: str, array) -> list[bytes]:
     if array.dtype.kind in "OSU":
         as_bytes = name.endswith("_bytes")  # TensorFlow Serving's convention for binary outputs
         return [orjson.dumps(_readable(value, as_bytes)) for value in array.tolist()]
-    if array.dtype.kind == "f":
-        if array.dtype.itemsize == 2 or array.dtype.name == "bfloat16":
+    if array.dtype.kind in "fV":
+        if array.dtype.itemsize == 2:  # half precision; of bfloat16 NumPy knows no more than that
             array = array.astype("float32")
-        if not abs(array).max(initial=0.0) < float("inf"):
+        if not np.isfinite(array).all():
             return [json.dumps(row).encode() for row in array.tolist()]  # NaN, Infinity
     if array.ndim == 1:
         return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
@@ -193,34 +201,28 @@ def _readable(value, as_bytes: bool):
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def _tensor(name: str, values, spec):
-    import tensorflow as tf
-
-    if spec.dtype == tf.string:
+def _array(name: str, values, spec) -> np.ndarray:
+    if spec.dtype == "string":
         values = _binary(values)
-    elif isinstance(values, list) and bool in set(map(type, values)) and spec.dtype != tf.bool:
+    elif isinstance(values, list) and bool in set(map(type, values)) and spec.dtype != "bool":
         raise RequestError(f"Input {name!r} is {spec.dtype.name}; found true or false.")
     try:
-        tensor = tf.constant(values, spec.dtype)
-        fits = spec.shape.is_compatible_with(tensor.shape)
-    except (TypeError, ValueError, tf.errors.OpError) as error:
+        array = spec.array(values)
+    except (TypeError, ValueError) as error:
         said = str(error).splitlines()[0][:300]
         kind = f"{spec.dtype.name}, shape {spec.shape}"
         raise RequestError(
             f"Input {name!r} ({kind}) can't be made of the values: {said}"
         ) from error
-    if not fits:
-        raise RequestError(f"Input {name!r} has shape {tensor.shape}; expected {spec.shape}.")
-    return tensor
+    if not spec.shape.is_compatible_with(np.shape(array)):
+        raise RequestError(f"Input {name!r} has shape {np.shape(array)}; expected {spec.shape}.")
+    return array
 
 
-def _matrix(columns: list[list]):
-    import numpy as np
-    import tensorflow as tf
-
+def _matrix(columns: list[list]) -> list[np.ndarray]:
     try:
-        with np.errstate(over="ignore"):  # beyond float32 is infinity, as tf.constant makes it
-            return tf.constant(np.array(columns, np.float32))
+        with np.errstate(over="ignore"):  # beyond float32 is infinity, as TensorFlow makes it
+            return [*np.array(columns, np.float32)]
     except (ValueError, OverflowError) as error:
         raise RequestError(f"The inputs can't be made of the values: {error}") from error
 
@@ -248,7 +250,8 @@ class App:
     ):
         self.status, self.signatures = (name, version), signatures
         kind = r".*" if any_route else rf"/v1/models/{re.escape(name)}(/versions/{version})?"
-        self.route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
+        route = re.compile(kind + r"(?P<verb>/metadata|:predict)?")
+        self.route = functools.lru_cache(100)(route.fullmatch)
         self.waiting: collections.deque[Work] = collections.deque()
         self.serving, self.took_s = False, 0.0
         self.thread = concurrent.futures.ThreadPoolExecutor(1)
@@ -281,7 +284,7 @@ class App:
             parts.append(message.get("body", b""))
             more = message.get("more_body", False)
         body = b"".join(parts)
-        match = self.route.fullmatch(scope["path"])
+        match = self.route(scope["path"])
         if match is None:
             return 404, orjson.dumps({"error": f"Servable not found: {scope['path']}"})
         if scope["method"] == "GET" and match["verb"] != ":predict":
@@ -380,6 +383,7 @@ def main() -> None:
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     import uvicorn
+    from saved_model import load
 
     prebuilt = arguments.prebuilt  # Google's container: the model itself, at whichever route
     try:
