@@ -7,8 +7,9 @@ from helpers.cloud import deployments
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import check
 from helpers.cloud.links import console
+from helpers.cloud.names import number
 from helpers.cloud.resources import missing, named
-from helpers.errors import CloudError, NotDeployedError, SettingError
+from helpers.errors import NotDeployedError, SettingError
 from helpers.registry import Model, as_model
 
 
@@ -41,7 +42,7 @@ class Endpoint:
         return self.models[max(self.traffic, key=self.traffic.get)]
 
     def _repr_html_(self) -> str:
-        link = console(self.session, "endpoint", self.resource_name.rsplit("/", 1)[-1])
+        link = console(self.session, "endpoint", number(self.resource_name))
         shares = ", ".join(f"version {v}: {share} %" for v, share in self.traffic.items())
         return f'Endpoint <a href="{escape(link)}">{escape(self.name)}</a> · {escape(shares)}'
 
@@ -79,67 +80,12 @@ def deploy(
             f"idle_shutdown_s={idle_shutdown_s}; expected 300 to 28800 seconds, or always_on=True."
         )
     idle_s = 0 if always_on else idle_shutdown_s
-    while not _put_on(session, name, model, machine_type, traffic_percent, idle_s):
-        continue
+    title = f"{model.name} version {model.version}"
+    deployments.put_on(
+        session, name, model.resource_name, title=title, machine_type=machine_type,
+        percent=traffic_percent, idle_s=idle_s,
+    )  # fmt: skip
     return find_endpoint(session, name)
-
-
-def _put_on(
-    session: Session, name: str, model: Model, machine_type: str, percent: int, idle_s: int
-) -> bool:
-    """Put a version on the endpoint of that name; False when whoever had made the endpoint
-    failed meanwhile, and removed it."""
-    resource, created = deployments.open_endpoint(session, name)
-    uri, running = resource["name"], resource.get("deployedModels", [])
-    deployed_id = deployments.deployed_id(model.resource_name, running)
-    split = deployments.share(resource.get("trafficSplit", {}), deployed_id, percent)
-    if deployed_id in [deployed["id"] for deployed in running]:
-        deployments.set_traffic(session, uri, split)
-        return True
-    changed = deployments.keep_up(session, uri) if running else []
-    if changed:
-        bill = ", and bill," * (session.cloud == "google")
-        print(f"Two versions can't scale to zero: both stay up{bill} until cleanup.")
-    rests = idle_s > 0 and not running
-    pool = {"minReplicaCount": 1, "maxReplicaCount": 1}
-    if rests:
-        pool = deployments.at_zero(idle_s)
-        bill = ", and the bill" * (session.cloud == "google")
-        print(f"After {idle_s} s without a request its machine stops{bill}.")
-    print(f'Deploying {model.name} version {model.version} to endpoint "{name}" ({machine_type}) …')
-    deployed = {
-        "id": deployed_id,
-        "model": model.resource_name,
-        "displayName": f"{model.name} version {model.version}",
-        "dedicatedResources": {"machineSpec": {"machineType": machine_type}} | pool,
-    }
-    split = {"0" if key == deployed_id else key: value for key, value in split.items()}
-    try:
-        deployments.deploy(session, uri, deployed, split, version="v1beta1" if rests else "v1")
-    except CloudError as error:
-        if error.status == 404 and not created and named(session, "endpoints", name) is None:
-            return False
-        if error.status != 401:
-            deployments.let_rest(session, uri, changed)
-            if created:
-                deployments.delete_if_empty(session, uri)
-        if rests and error.status in (400, 404, 501) and error.method:
-            raise _no_rest(error, idle_s) from error
-        raise
-    return True
-
-
-def _no_rest(error: CloudError, idle_shutdown_s: int) -> CloudError:
-    """A refusal that may be about scaling to zero, which is in preview."""
-    longer = ""
-    if idle_shutdown_s < 3600:
-        longer = "Google's page names 300 s and 3600 s as the least: try idle_shutdown_s=3600. "
-    return CloudError(
-        f"Scaling to zero was refused: {error} {longer}If that is why, always_on=True does "
-        "without it: the machine then bills until helpers.cleanup.",
-        status=error.status,
-        method=error.method,
-    )
 
 
 def find_endpoint(session: Session, name: str) -> Endpoint:
@@ -159,8 +105,7 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
         models[found["versionId"]] = as_model(session, found, found["displayName"])
         traffic[found["versionId"]] = resource.get("trafficSplit", {}).get(deployed["id"], 0)
     host = resource.get("dedicatedEndpointDns", "")
-    root = session.endpoint or (f"https://{host}" if host else session.root("aiplatform"))
-    url = f"{root}/v1/{resource['name']}"
+    url = deployments.address(session, resource["name"], host)
     return Endpoint(session, name, resource["name"], url, host, traffic, models)
 
 
@@ -172,13 +117,13 @@ def promote(session: Session, model: Model, *, name: str = "") -> Endpoint:
 def roll_back(session: Session, *, name: str) -> Endpoint:
     """Give all the traffic back to the newest version older than the one that has most of it."""
     endpoint = find_endpoint(session, name)
-    serving = max(endpoint.traffic, key=endpoint.traffic.get, default="0")
-    older = [v for v in endpoint.models if int(v) < int(serving)]
+    older = deployments.older(endpoint.traffic)
     if not older:
+        serving = max(endpoint.traffic, key=endpoint.traffic.get, default="0")
         raise NotDeployedError(
             f'Endpoint "{name}" has no version older than {serving} to go back to.'
         )
-    return _give_all(session, name, max(older, key=int))
+    return _give_all(session, name, older)
 
 
 def _give_all(session: Session, name: str, version: str) -> Endpoint:

@@ -3,7 +3,7 @@
 import sys
 
 from helpers.cloud.client import Session
-from helpers.cloud.resources import named
+from helpers.cloud.resources import every, named
 from helpers.endpoints import deploy, find_endpoint
 from helpers.registry import find_model, register
 from helpers.training import find_job, train
@@ -15,7 +15,6 @@ def make_missing(
     model: str = "",
     endpoint: str = "",
     job: bool = False,
-    parameters: dict | None = None,
 ) -> None:
     """On an empty local cloud, make what a later notebook needs; on Google say what to run.
 
@@ -23,10 +22,8 @@ def make_missing(
         model: display name a registered model must have; "" asks for none.
         endpoint: display name a deployed endpoint must have; "" asks for none.
         job: a training job must be there.
-        parameters: of 01_prototype.ipynb; the epochs are few, because it only has to be there.
     """
-    no_job = job and not session.list(session.collection("customJobs"), "customJobs",
-                                      parent=session.parent)  # fmt: skip
+    no_job = job and not every(session, "customJobs")
     no_model = model and not named(session, "models", model)
     if no_job or no_model:
         if session.cloud != "local":
@@ -35,7 +32,7 @@ def make_missing(
         print(f"No {what} yet: training one for 5 epochs, only to have one.")
         if "google.colab" in sys.modules:
             print("(Each Colab notebook has a machine of its own; what others made is on theirs.)")
-        made = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5} | (parameters or {}))
+        made = train(session, "01_prototype.ipynb", parameters={"EPOCHS": 5})
         if no_model:
             register(session, made, name=model)
     if endpoint and not named(session, "endpoints", endpoint):

@@ -1,18 +1,17 @@
 """Find, check, run and keep notebooks: the unit of work everywhere in this project."""
 
-import os
-import sys
 from pathlib import Path
 
 import nbformat
 
 from helpers.cells import kernel, leaks
 from helpers.cells import parameters as cells
+from helpers.cells.edited import being_edited
 from helpers.cells.notebook_file import NotebookFile, find_notebook, sha256
 from helpers.cells.parameters import check_parameters
 from helpers.cloud import storage
 from helpers.cloud.client import Session
-from helpers.errors import NotebookError, SettingError
+from helpers.errors import NotebookError
 
 __all__ = [
     "NotebookFile", "check_parameters", "find_notebook", "read_parameters", "run_notebook",
@@ -58,16 +57,13 @@ def run_notebook(
     return kernel.execute(found.path, output, parameters, report=report, cwd=cwd, log=log)
 
 
-def scan_secrets(path: str | Path, *, state: str | Path | None = None) -> None:
-    """Refuse a notebook that shows a secret.
+def scan_secrets(path: str | Path) -> None:
+    """Refuse a notebook that shows a secret; the token of this project's local cloud is one.
 
-    Args:
-        state: the local cloud's state folder, whose token is a secret too; default: this
-            project's.
     Raises:
         NotebookError: says which cell and what kind, never the secret itself.
     """
-    said = leaks.take_out(cells.read(path), Path(path).name, state)
+    said = leaks.take_out(cells.read(path), Path(path).name)
     if said:
         raise NotebookError(f"{said} Remove it there and run the notebook again.")
 
@@ -83,7 +79,7 @@ def save_notebook(session: Session, name: str = "") -> str:
         SettingError: the editor does not tell which file this is.
         NotebookError: a secret is in it; nothing was stored.
     """
-    name, notebook = _being_edited(name)
+    name, notebook = being_edited(name)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -94,32 +90,3 @@ def save_notebook(session: Session, name: str = "") -> str:
     uri = f"gs://{session.bucket}/notebooks/{Path(name).stem}-{sha256(content)}.ipynb"
     print(f"Storing {name} (without outputs) in bucket {session.bucket}, {session.location}")
     return storage.write_bytes(session, content, uri)
-
-
-def _being_edited(name: str) -> tuple[str, nbformat.NotebookNode]:
-    if "google.colab" in sys.modules:
-        from google.colab import _message
-
-        try:
-            answer = _message.blocking_request("get_ipynb", request="", timeout_sec=30)
-        except Exception as error:  # Colab's own MessageError: the page's error reply
-            raise NotebookError(
-                f"Colab's page answered with an error ({error}). Save the notebook there "
-                "(File > Save), reload the page, then run this cell again."
-            ) from error
-        if not (answer and answer.get("ipynb", {}).get("cells")):
-            raise NotebookError(
-                "Colab did not hand over the notebook. Keep its tab open, try again."
-            )
-        known = answer["ipynb"].get("metadata", {}).get("colab", {}).get("name", "")
-        return name or known or "notebook.ipynb", nbformat.from_dict(answer["ipynb"])
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    told = shell.user_ns.get("__vsc_ipynb_file__") if shell else ""
-    name = name or told or os.environ.get("JPY_SESSION_NAME", "")
-    if not name:
-        raise SettingError(
-            "This editor does not tell which file the notebook is. "
-            'Name it: helpers.save_notebook(session, "01_prototype.ipynb").'
-        )
-    path = find_notebook(name).path
-    return path.name, nbformat.read(path, as_version=4)

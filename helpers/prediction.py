@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.cloud.client import RETRIED
+from helpers.cloud.online import post
 from helpers.connection import last
 from helpers.endpoints import Endpoint, find_endpoint
-from helpers.errors import CloudError, NotDeployedError, NotFoundError
+from helpers.errors import NotDeployedError, NotFoundError
 from helpers.inputs import new_rows, requests
 from helpers.inputs.signature import DEFAULT
 from helpers.registry import find_model
@@ -20,7 +20,6 @@ LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated,
 ROWS = 20_000  # in one request, at most: the wire stays busy and no answer waits long
 CONNECTIONS = 4
 PROBE_ROWS = 256
-WAKING = 400  # tries while a machine starts; with the pauses between them, 20 minutes
 
 
 def predict(endpoint: Endpoint, values, *, signature: str = "", timeout_s: float = 60):
@@ -48,6 +47,7 @@ def predict(endpoint: Endpoint, values, *, signature: str = "", timeout_s: float
     Source: REST v1 projects.locations.endpoints.rawPredict
     """
     asked = requests.request(endpoint.model, values, signature)
+    session, about = endpoint.session, {"host": endpoint.host, "timeout_s": timeout_s}
     limit, n, step = LIMIT_BYTES[bool(endpoint.host)], asked.rows, asked.step
     few = min(n, max(step, PROBE_ROWS // step * step))
     probe = len(asked.body(0, few)) / few
@@ -58,7 +58,7 @@ def predict(endpoint: Endpoint, values, *, signature: str = "", timeout_s: float
         if len(body) > limit and stop - start > step:  # longer texts than at the head
             middle = requests.halves(asked, start, stop)
             return score(start, middle) + score(middle, stop)
-        outputs = post(endpoint, "rawPredict", body, timeout_s=timeout_s)["outputs"]
+        outputs = post(session, endpoint.url, "rawPredict", body, **about)["outputs"]
         return [asked.read(outputs, start, stop)]
 
     if n <= rows:  # in this thread, whose connection is kept
@@ -79,7 +79,7 @@ def _in_parts(score: Callable, *arguments) -> list:
         pool.shutdown(cancel_futures=True)  # an interrupt sends nothing more
 
 
-def predict_file(endpoint: Endpoint, source: str, *, timeout_s: float = 60) -> pd.DataFrame:
+def predict_file(endpoint: Endpoint, source: str) -> pd.DataFrame:
     """Score a file of new rows, and write the answers beside it as `…-predictions.csv`.
 
     Args:
@@ -94,7 +94,7 @@ def predict_file(endpoint: Endpoint, source: str, *, timeout_s: float = 60) -> p
     model, session = endpoint.model, endpoint.session
     taken = model.signatures.get(DEFAULT) or next(iter(model.signatures.values()))
     found = new_rows.read(source, model.instance_schema, taken, session)
-    frame = new_rows.with_answers(found, predict(endpoint, found.rows, timeout_s=timeout_s))
+    frame = new_rows.with_answers(found, predict(endpoint, found.rows))
     print(f"Written: {new_rows.write(frame, source, session)} ({len(frame):,} rows)")
     return frame
 
@@ -137,29 +137,6 @@ def predict_json(project: str, model: str, instances, version: str | None = None
         if len(body) > limit and stop - start > 1:
             middle = (start + stop) // 2
             return score(start, middle) + score(middle, stop)
-        return post(endpoint, "predict", body)["predictions"]
+        return post(session, endpoint.url, "predict", body, host=endpoint.host)["predictions"]
 
     return score(0, len(rows))
-
-
-def post(endpoint: Endpoint, verb: str, body: str | bytes, *, timeout_s: float = 60) -> dict:
-    """POST a body to an endpoint and give its JSON answer.
-
-    Raises:
-        CloudError: refused; the server's words are in the message.
-    """
-    woken = []
-
-    def patience(error: CloudError) -> int:
-        if not (woken or (error.status == 429 and "scale-up from zero" in str(error))):
-            return 0
-        if not woken:
-            print("The endpoint had scaled to zero; its machine starts again (minutes) …")
-            woken.append(error)
-        return WAKING if error.status in {0, *RETRIED} else 0
-
-    method = f"aiplatform.projects.locations.endpoints.{verb}"
-    return endpoint.session.post(
-        f"{endpoint.url}:{verb}", body, method=method, timeout_s=timeout_s, host=endpoint.host,
-        patience=patience,
-    )  # fmt: skip

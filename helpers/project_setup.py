@@ -1,20 +1,13 @@
 """Prepare a Google project: what it needs is shown first, and made only when asked."""
 
-from collections.abc import Iterator
-
 import pandas as pd
 
 from helpers.cloud import accounts, assumptions, grants, quotas
-from helpers.cloud.client import Session, retry
-from helpers.cloud.links import console
-from helpers.cloud.needs import FREE, Need, needs
-from helpers.cloud.roles import least
-from helpers.errors import CloudError
+from helpers.cloud.client import Session
+from helpers.cloud.needs import FREE, needs, take
 from helpers.looks.tables import shown
 
 READY = ("there", "made", "look up")
-NOT_YET = ("does not exist", "has not been used", "is disabled")  # made a moment ago
-TRIES = 7
 
 
 def setup(
@@ -45,12 +38,14 @@ def setup(
     """
     rows, blocked = [("sign-in", accounts.caller(session), "there", FREE, "")], False
     for need in needs(session, monthly_budget):
-        state, todo = _take(session, need, apply=apply and not blocked)
+        state, todo = take(session, need, apply=apply and not blocked)
         blocked = blocked or state not in ("there", "made")  # later steps build on this one
         rows.append((need.step, need.what, state, need.cost, todo))
         if state == "made" and need.step in ("account", "roles"):
             grants.note(session)
-    rows += _quotas(session, machine_type, accelerator)
+    for name, wanted, state, todo in quotas.look(session, machine_type, accelerator):
+        what = f"{name} in {session.location}, {wanted} a machine"
+        rows.append(("quota", what, state, FREE, todo))
     lacking = accounts.caller_lacks(session)
     what = "may train, build images, read logs, fill the bucket and use both accounts"
     rows.append(("you", what, "forbidden" if lacking else "there", FREE, "\n".join(lacking)))
@@ -60,63 +55,6 @@ def setup(
         for name in assumptions.confirm(session):
             print(f"Seen here for the first time: {name} (docs/assumptions.md).")
     return shown(plan, hidden=("todo",))  # the words above have it
-
-
-def _take(session: Session, need: Need, *, apply: bool) -> tuple[str, str]:
-    """Look, and make what is missing where that is asked for and allowed; (state, todo)."""
-    if _is_there(need):
-        return "there", ""
-    if need.make is None:
-        return "missing", need.todo
-    ask = need.todo or accounts.ask(session, least(need.permission))
-    if need.permission and not accounts.granted(session, need.permission):
-        return "forbidden", ask
-    if not apply:
-        return "missing", ""
-
-    def make() -> None:
-        try:
-            need.make()
-        except CloudError as error:
-            if error.status != 409 or not _is_there(need):  # else somebody else was faster
-                raise
-
-    held = grants.patience(session)
-
-    def patience(error: CloudError) -> int:
-        late = error.status == 409 or any(words in str(error) for words in NOT_YET)
-        # only builds act as an account that this very call may have given its roles
-        return TRIES if late else held(error) if need.step == "image" else 0
-
-    try:
-        retry(make, tries=1, patience=patience)
-    except CloudError as error:
-        if error.status != 403:
-            raise
-        return "forbidden", f"{ask} ({error})"
-    return "made", ""
-
-
-def _is_there(need: Need) -> bool:
-    try:
-        return need.there()
-    except CloudError as error:
-        if error.status not in (403, 404):  # 403: also a service's answer before it is on
-            raise
-        return False
-
-
-def _quotas(session: Session, machine_type: str, accelerator: str) -> Iterator[tuple]:
-    """Rows: whether as many CPUs and accelerators as one machine has may train at a time."""
-    for name, wanted in quotas.quotas(machine_type, accelerator):
-        limit, todo = quotas.limit(session, name), console(session, "quota", name)
-        if limit is None:
-            state, todo = "look up", f"Could not be read, look up {name}: {todo}"
-        elif 0 <= limit < wanted:
-            state, todo = "missing", f"At most {limit} of {wanted} {name}; ask for more: {todo}"
-        else:
-            state, todo = "there", ""
-        yield "quota", f"{name} in {session.location}, {wanted} a machine", state, FREE, todo
 
 
 def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:

@@ -13,16 +13,15 @@ import pandas as pd
 from helpers.cloud import images, storage
 from helpers.cloud.client import Session
 from helpers.cloud.links import console
-from helpers.cloud.names import LABELS, check_labels
+from helpers.cloud.names import LABELS, beside, check_aliases, check_labels, number
 from helpers.cloud.resources import missing, named
-from helpers.cloud.versions import upload, versions
-from helpers.errors import NotFoundError, SettingError, near
+from helpers.cloud.versions import upload, versions, with_aliases
+from helpers.errors import NotFoundError, near
 from helpers.inputs import artifact, examples
 from helpers.inputs.signature import Signature
 from helpers.looks import model_card
 
 SCHEMATA = {"instance": "instanceSchemaUri", "prediction": "predictionSchemaUri"}
-ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 
 
 @dataclass(frozen=True)
@@ -77,21 +76,16 @@ class Model:
     @property
     def instance(self):
         """`example` in TensorFlow Serving's row form, for `helpers.predict_json`."""
-        row = self.example
-        if isinstance(row, pd.DataFrame):
-            gaps, columns = (self.instance_schema.get(k, {}) for k in ("x-missing", "properties"))
-            known = row.iloc[0].to_dict().items()
-            return {n: gaps.get(columns[n]["type"]) if pd.isna(v) else v for n, v in known}
-        return {n: v[0] for n, v in row.items()} if isinstance(row, dict) else row
+        return examples.row_form(self.example, self.instance_schema)
 
     @property
     def card(self) -> str:
         """The page `register` wrote beside it (model_card.py), as Markdown."""
-        uri = artifact.beside(self.artifact_uri, artifact.CARD)
+        uri = beside(self.artifact_uri, artifact.CARD)
         return storage.read_bytes(self.session, uri).decode()
 
     def _repr_html_(self) -> str:
-        link = console(self.session, "model", self.resource_name.rsplit("/", 1)[-1].split("@")[0])
+        link = console(self.session, "model", number(self.resource_name))
         return (
             f'Model <a href="{escape(link)}">{escape(self.name)}</a> version {self.version} '
             f"({escape(', '.join(self.aliases))})"
@@ -123,7 +117,7 @@ def register(
         DataError: the SavedModel has no signatures.
     Source: REST v1 projects.locations.models.upload
     """
-    _check_aliases(aliases)
+    check_aliases(aliases)
     check_labels(labels or {})
     artifact_uri = getattr(source, "model_uri", None) or _stored(session, source, name)
     artifact_uri = artifact_uri.rstrip("/") + "/"
@@ -137,7 +131,7 @@ def register(
     if existing:
         for version in versions(session, existing["name"]):
             if version.get("artifactUri") == artifact_uri:
-                return _with_aliases(session, version, name, aliases)
+                return as_model(session, with_aliases(session, version, aliases), name)
     schemas = {kind: artifact.described(session, folder, kind) for kind in SCHEMATA}
     description, about = model_card.write(session, artifact_uri, saved, **schemas)
     body = {
@@ -156,7 +150,8 @@ def register(
         body["model"]["predictSchemata"] = there
     response = upload(session, body, existing)
     version = session.call(models.get(name=f"{response['model']}@{response['modelVersionId']}"))
-    return _with_aliases(session, version, name, [f"v{response['modelVersionId']}"])
+    version = with_aliases(session, version, [f"v{response['modelVersionId']}"])
+    return as_model(session, version, name)
 
 
 def find_model(session: Session, name: str, version: str | None = None) -> Model:
@@ -177,14 +172,6 @@ def find_model(session: Session, name: str, version: str | None = None) -> Model
     raise NotFoundError(f'Model "{name}" has no version "{version}".{near(version or "", known)}')
 
 
-def _check_aliases(aliases) -> None:
-    for alias in aliases:
-        if not ALIAS.fullmatch(alias):
-            raise SettingError(
-                f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
-            )
-
-
 def _stored(session: Session, source, name: str) -> str:
     """The address of a model's folder in the bucket, put there if it is not."""
     address = isinstance(source, str) and source.startswith("gs://")
@@ -203,18 +190,6 @@ def _stored(session: Session, source, name: str) -> str:
             export = importlib.import_module("helpers.learning.export").export
             source = export(source, folder=Path(folder, "model")).parent
         return artifact.store(session, Path(source), name)
-
-
-def _with_aliases(session: Session, version: dict, name: str, aliases) -> Model:
-    lacking = [a for a in aliases if a not in version.get("versionAliases", [])]
-    if lacking:
-        models = session.collection("models")
-        resource = f"{version['name'].split('@')[0]}@{version['versionId']}"
-        body = {"versionAliases": lacking}
-        version = session.call(
-            models.mergeVersionAliases(name=resource, body=body), repeatable=True
-        )
-    return as_model(session, version, name)
 
 
 def as_model(session: Session, resource: dict, name: str) -> Model:

@@ -20,7 +20,8 @@ from helpers.cloud.jobs import (
     outcome,
 )  # fmt: skip
 from helpers.cloud.links import console
-from helpers.cloud.names import LABELS, slug
+from helpers.cloud.names import LABELS, is_ours, number, slug
+from helpers.cloud.resources import every
 from helpers.errors import JobError, NotFoundError, near
 
 _WHILE = {
@@ -180,12 +181,11 @@ def find_job(session: Session, name: str = "") -> Job:
     Raises:
         NotFoundError: no such job; the nearest name is given.
     """
-    found = session.list(session.collection("customJobs"), "customJobs", parent=session.parent)
+    found = every(session, "customJobs")
     found.sort(key=lambda job: job["createTime"], reverse=True)
     for job in found:
-        ours = LABELS.items() <= job.get("labels", {}).items()
-        names = [job["displayName"], job["name"], job["name"].rsplit("/", 1)[-1]]
-        if name in names or (ours and not name):
+        names = [job["displayName"], job["name"], number(job["name"])]
+        if name in names or (not name and is_ours(job)):
             base_uri = job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
             return Job(session, job["name"], job["displayName"], base_uri.rstrip("/"))
     hint = near(name, [job["displayName"] for job in found])

@@ -1,7 +1,6 @@
 """Search for the best parameters of a notebook: its trials run as one tuning job."""
 
 import json
-import math
 import sys
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +15,7 @@ from helpers.cloud.client import Session
 from helpers.cloud.jobs import Run, check, create, job_spec, machine_spec, outcome
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS
+from helpers.cloud.trials import measured, values
 from helpers.errors import JobError, NotFoundError, near
 from helpers.inputs.metrics import reported
 
@@ -35,23 +35,23 @@ class Tuning(Run):
         failed), its parameters, and why it failed."""
         rows, names = self.resource().get("trials", []), {}
         for trial in rows:
-            names |= _values(trial)
+            names |= values(trial)
         frame = pd.DataFrame(
             [
-                {"state": trial["state"], self.metric: _measured(trial), **_values(trial)}
+                {"state": trial["state"], self.metric: measured(trial), **values(trial)}
                 | {"reason": trial.get("infeasibleReason", "")}
                 for trial in rows
             ],
             index=pd.Index([int(trial["id"]) for trial in rows], name="trial"),
             columns=["state", self.metric, *names, "reason"],
         )
-        return frame.sort_values(self.metric, ascending=self.goal == "minimize")
+        return frame.sortvalues(self.metric, ascending=self.goal == "minimize")
 
     @property
     def best(self) -> dict:
         """The values of the best trial, by parameter."""
         trials = {int(trial["id"]): trial for trial in self.resource()["trials"]}
-        return _values(trials[self.trials.index[0]])
+        return values(trials[self.trials.index[0]])
 
 
 def tune(
@@ -136,7 +136,7 @@ def _follow(tuning: Tuning, count: int) -> dict:
                 if trial["id"] in seen:
                     continue
                 seen.add(trial["id"])
-                pairs = ({tuning.metric: _measured(trial)} | _values(trial)).items()
+                pairs = ({tuning.metric: measured(trial)} | values(trial)).items()
                 said = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs]
                 tqdm.write(f"trial {trial['id']} {' '.join(said)}", file=sys.stdout)
                 bar.update()
@@ -159,15 +159,3 @@ def _check_metric(tuning: Tuning, trial: dict) -> None:
             f"search was stopped after trial {trial['id']}: {tuning.base_uri}/",
             job=tuning,
         )
-
-
-def _values(trial: dict) -> dict:
-    """A trial's values; whole numbers, which the service gives as 32.0, are 32."""
-    values = {given["parameterId"]: given["value"] for given in trial["parameters"]}
-    whole = {k: int(v) for k, v in values.items() if isinstance(v, float) and v.is_integer()}
-    return values | whole
-
-
-def _measured(trial: dict) -> float:
-    metrics = trial.get("finalMeasurement", {}).get("metrics", [{}])
-    return metrics[0].get("value", math.nan)

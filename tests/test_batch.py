@@ -1,7 +1,7 @@
 """Batch prediction by the public names: frames, files, addresses in; the same answers out."""
 
-import importlib
 import json
+import time
 import uuid
 
 import pandas as pd
@@ -13,11 +13,11 @@ import helpers
 from helpers import storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, JobError, NotFoundError, SchemaError, SettingError
+from helpers.inputs import numbered_rows
 from helpers.registry import Model
 from tests.emulator.conftest import until
 from tests.rooms import rooms
 
-module = importlib.import_module("helpers.batch_prediction")
 ROWS = rooms()[["size", "kind"]][80:]
 
 
@@ -47,14 +47,14 @@ def test_a_frame_keeps_its_order_and_index(session, model, trained, capsys):
     """Gaps, an order of columns and names of rows that are nobody's default."""
     names = [f"row {i}" for i in range(len(ROWS))][::-1]
     frame = ROWS.set_index(pd.Index(names, name="which"))[["kind", "size"]]
-    given = {"machine_type": "n1-standard-4", "replicas": 2, "labels": {"phase": "test"}}
+    given = {"machine_type": "n1-standard-4", "labels": {"phase": "test"}}
     found = helpers.batch_predict(session, model, frame, batch_size=7, **given)
     same(found, answers(trained).set_index(frame.index))
     (job,) = jobs_of(session, model)
     fitting = types.BatchPredictionJob.pb()()  # strict in every name and type
     json_format.ParseDict(job, fitting, ignore_unknown_fields=False)
     assert job["modelVersionId"] == model.version
-    machines = {"machineSpec": {"machineType": "n1-standard-4"}, "startingReplicaCount": 2}
+    machines = {"machineSpec": {"machineType": "n1-standard-4"}, "startingReplicaCount": 1}
     assert job["dedicatedResources"] == machines
     assert job["labels"].items() > {"phase": "test"}.items()
     assert job["manualBatchTuningParameters"] == {"batchSize": 7}
@@ -70,7 +70,7 @@ def test_classes_come_with_their_probabilities(session, artifact, trained):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_file_is_read_in_parts(session, model, trained, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(module, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(numbered_rows, "CHUNK_ROWS", 6)
     path = tmp_path / f"rows.{kind}"
     if kind == "csv":
         ROWS.to_csv(path, index=False)
@@ -132,7 +132,7 @@ def test_an_interrupt_cancels_the_job_that_bills(session, model, monkeypatch):
         bills.append(helpers.costs(session))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
         helpers.batch_predict(session, model, ROWS)
     monkeypatch.undo()

@@ -260,13 +260,15 @@ def test_secrets_are_found_wherever_they_are(tmp_path, kind, where):
     assert secret not in str(refused.value)
 
 
-def test_the_local_clouds_token_is_a_secret(tmp_path):
+def test_the_local_clouds_token_is_a_secret(tmp_path, monkeypatch):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "emulator.json").write_text('{"token": "0123456789abcdef"}')
     path = write(tmp_path / "a.ipynb", "t = '0123456789abcdef'")
-    scan_secrets(path, state=tmp_path)
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path))
+    scan_secrets(path)
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "state"))
     with pytest.raises(NotebookError, match="local cloud's token"):
-        scan_secrets(path, state=tmp_path / "state")
+        scan_secrets(path)
 
 
 def test_plain_notebooks_and_pictures_pass_the_scan(tmp_path):

@@ -37,16 +37,15 @@ def shown(content: bytes) -> str:
     return ""
 
 
-def take_out(notebook, name: str, state: str | Path | None = None) -> str:
+def take_out(notebook, name: str) -> str:
     """Blank every secret of a notebook in place.
 
     Args:
         name: the notebook's, for the answer.
-        state: the local cloud's state folder, whose token is a secret, too.
     Returns:
         Which cell held the first, and of which kind, or "".
     """
-    folder = state or os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud"
+    folder = os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud"
     kinds = dict(KINDS)
     with contextlib.suppress(OSError, ValueError, KeyError):
         token = json.loads(Path(folder, "emulator.json").read_text())["token"]

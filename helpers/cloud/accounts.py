@@ -4,8 +4,8 @@ Each account may do what it must and nothing else; without them a project's defa
 used. There is never a key: machines get their identity from Google, people sign in.
 """
 
+from helpers.cloud import repository
 from helpers.cloud.client import Session
-from helpers.cloud.names import DISTRIBUTION
 from helpers.cloud.roles import ACCOUNTS, CALLER, least
 from helpers.errors import CloudError, SettingError
 
@@ -69,8 +69,7 @@ class Policy:
             ),
             "bucket": (session.service("storage").buckets(), session.bucket),
             "repository": (
-                session.service("artifactregistry").projects().locations().repositories(),
-                f"{session.parent}/repositories/{DISTRIBUTION}",
+                repository.repositories(session), repository.resource_name(session),
             ),
         }[kind]  # fmt: skip
         key, version = "bucket" if kind == "bucket" else "resource", 3  # older hides conditions

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from helpers.cloud import images, storage
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import ENDED
-from helpers.cloud.names import is_ours
+from helpers.cloud.resources import ours
 from helpers.errors import CloudError, NotFoundError
 
 FILE = "setup/confirmed.json"
@@ -40,17 +40,12 @@ def _is_seen(session: Session, name: str) -> bool:
         return False
 
 
-def _ours(session: Session, kind: str, version: str = "") -> list[dict]:
-    found = session.list(session.collection(kind, version), kind, parent=session.parent)
-    return [item for item in found if is_ours(item)]
-
-
 def _succeeded(session: Session, kind: str) -> list[dict]:
-    return [job for job in _ours(session, kind) if job["state"] in ENDED and "error" not in job]
+    return [job for job in ours(session, kind) if job["state"] in ENDED and "error" not in job]
 
 
 def _deployed(session: Session) -> list[dict]:
-    endpoints = _ours(session, "endpoints", "v1beta1")
+    endpoints = ours(session, "endpoints", "v1beta1")
     return [deployed for one in endpoints for deployed in one.get("deployedModels", [])]
 
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import google_auth_httplib2
@@ -66,6 +66,7 @@ class Session:
     `endpoint` is "" for Google's own hosts; any other address (the local cloud's) takes every call.
     """
 
+    tries: ClassVar[int] = 0  # of what may pass; 0: see `retry`
     cloud: str
     project: str
     location: str
@@ -148,7 +149,7 @@ class Session:
         """Run a step of a request until it meets no transient failure.
 
         Raises:
-            CloudError: the service refused, or `tries` (default: about a minute) were used up.
+            CloudError: the service refused, or `tries` (default: the session's) were used up.
         """
 
         def told() -> Any:
@@ -164,7 +165,7 @@ class Session:
             except GoogleAuthError as error:
                 raise self.signed_out(request.methodId, error) from error
 
-        return retry(told, tries=tries)
+        return retry(told, tries=tries or self.tries)
 
     def post(
         self, url: str, body: str | bytes, *, method: str, timeout_s: float, host: str = "",
@@ -193,7 +194,7 @@ class Session:
             after = answer.get("retry-after", "")
             raise self.refusal(method, answer.status, _said(content), url, after)
 
-        return retry(send, patience=patience)
+        return retry(send, tries=self.tries, patience=patience)
 
     def refusal(
         self, method: str, status: int, text: str, address: str, retry_after: str = ""

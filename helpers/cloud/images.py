@@ -12,13 +12,12 @@ import re
 import tarfile
 import time
 
-from helpers.cloud import accounts, buckets, packages, storage
+from helpers.cloud import accounts, buckets, packages, repository, storage
 from helpers.cloud.client import Session
 from helpers.cloud.folders import PACKAGE
-from helpers.cloud.names import DISTRIBUTION, LABELS, is_ours
+from helpers.cloud.names import DISTRIBUTION
 from helpers.errors import CloudError, SettingError
 
-REPOSITORY = DISTRIBUTION
 UNDER_WAY = ("PENDING", "QUEUED", "WORKING")
 
 # The newest TensorFlow Serving release on Docker Hub (August 2026); never older than the exporter.
@@ -143,11 +142,11 @@ def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
     buckets.find_bucket(session)
     package = pack(files)
     tag = _tag(package)
-    image = f"{session.location}-docker.pkg.dev/{session.project}/{REPOSITORY}/{name}:{tag}"
+    image = f"{session.location}-docker.pkg.dev/{session.project}/{repository.NAME}/{name}:{tag}"
     if is_built(session, name, tag):
         print(f"Image {name}:{tag} is there already; nothing to build.")
         return image
-    create_repository(session)
+    repository.create(session)
     source = f"images/{name}-{tag}.tgz"
     storage.write_bytes(session, package, f"gs://{session.bucket}/{source}")
     _build(session, image, source)
@@ -157,49 +156,9 @@ def ensure(session: Session, name: str, files: dict[str, bytes]) -> str:
 def is_built(session: Session, name: str, content: str | dict[str, bytes]) -> bool:
     """Whether the repository holds the image of that tag, or made of these files."""
     tag = content if isinstance(content, str) else _tag(pack(content))
-    repositories = session.service("artifactregistry").projects().locations().repositories()
-    repository = f"{session.parent}/repositories/{REPOSITORY}"
-    tag_name = f"{repository}/packages/{name}/tags/{tag}"
-    found = session.call(repositories.packages().tags().get(name=tag_name), unless=404)
-    return found is not None
-
-
-def create_repository(session: Session) -> bool:
-    """Make the project's Artifact Registry repository unless it exists; True if it was made.
-
-    Raises:
-        SettingError: a repository of that name exists that this package did not make.
-    """
-    if find_repository(session):
-        return False
-    repositories = session.service("artifactregistry").projects().locations().repositories()
-    body = {"format": "DOCKER", "labels": LABELS}
-    request = repositories.create(parent=session.parent, repositoryId=REPOSITORY, body=body)
-    operation = session.call(request, repeatable=True, unless=409)
-    if operation:
-        session.wait(operation, api="artifactregistry")
-    find_repository(session)
-    return operation is not None
-
-
-def find_repository(session: Session) -> dict | None:
-    """The project's repository of images.
-
-    Raises:
-        SettingError: a repository of that name exists that this package did not make.
-    """
-    repositories = session.service("artifactregistry").projects().locations().repositories()
-    name = f"{session.parent}/repositories/{REPOSITORY}"
-    found = session.call(repositories.get(name=name), unless=404)
-    if found and not is_ours(found):
-        raise SettingError(
-            f'Repository "{REPOSITORY}" in {session.location} was made by somebody else, and '
-            "images would replace theirs. If it is yours, say so: "
-            f"gcloud artifacts repositories update {REPOSITORY} --project={session.project} "
-            f"--location={session.location} --update-labels=made-by=colab-to-cloud. "
-            "Else take another project or LOCATION."
-        )
-    return found
+    tags = repository.repositories(session).packages().tags()
+    tag_name = f"{repository.resource_name(session)}/packages/{name}/tags/{tag}"
+    return session.call(tags.get(name=tag_name), unless=404) is not None
 
 
 def pack(files: dict[str, bytes]) -> bytes:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from helpers.cloud import accounts, grants
 from helpers.cloud.client import Session
-from helpers.cloud.names import check_labels
+from helpers.cloud.names import check_labels, number
 from helpers.cloud.resources import of_name
 from helpers.errors import SettingError
 
@@ -34,7 +34,7 @@ class Run:
     @property
     def number(self) -> str:
         """The job's id, the last part of its name."""
-        return self.name.rsplit("/", 1)[-1]
+        return number(self.name)
 
     @property
     def state(self) -> str:

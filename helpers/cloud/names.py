@@ -2,17 +2,30 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 from helpers.errors import SettingError
 
 DISTRIBUTION = "colab-to-cloud"
 LABELS = {"made-by": DISTRIBUTION}
+ALIAS = re.compile(r"[a-z][a-zA-Z0-9-]{0,126}[a-z0-9]")
 LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 
 
 def is_ours(resource: dict) -> bool:
     """Whether this package made it, here or in another notebook."""
     return LABELS.items() <= resource.get("labels", {}).items()
+
+
+def number(name: str) -> str:
+    """The last part of a resource's name, without a version: its number or id."""
+    return name.rsplit("/", 1)[-1].partition("@")[0]
+
+
+def beside(uri: str, name: str) -> str:
+    """The address of what travels with a model: beside a folder named `model`, in any other."""
+    folder = uri.rstrip("/")
+    return f"{folder.rpartition('/')[0] if folder.endswith('/model') else folder}/{name}"
 
 
 def slug(text: str, size: int = 63, *, also: str = "") -> str:
@@ -39,4 +52,17 @@ def check_labels(labels: dict[str, str]) -> None:
             raise SettingError(
                 f'Label {key}="{value}" is not usable; expected at most 63 of a-z 0-9 _ - '
                 "(a key starts with a letter)."
+            )
+
+
+def check_aliases(aliases: Iterable[str]) -> None:
+    """Refuse aliases of a version that the service would refuse.
+
+    Raises:
+        SettingError: one is not usable.
+    """
+    for alias in aliases:
+        if not ALIAS.fullmatch(alias):
+            raise SettingError(
+                f'Alias "{alias}" is not usable; expected letters, digits, "-", as in v1.'
             )

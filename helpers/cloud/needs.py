@@ -6,15 +6,18 @@ No key file is ever made or read, and roles/editor is given to nobody (see roles
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from helpers.cloud import accounts, buckets, images, roles
-from helpers.cloud.client import Session
+from helpers.cloud import accounts, buckets, grants, images, repository, roles
+from helpers.cloud.client import Session, retry
 from helpers.cloud.links import console
 from helpers.cloud.names import DISTRIBUTION
+from helpers.errors import CloudError
 
 SERVICES = (
     "aiplatform", "artifactregistry", "billingbudgets", "cloudbilling", "cloudbuild",
     "cloudresourcemanager", "iam", "logging", "storage",
 )  # fmt: skip
+NOT_YET = ("does not exist", "has not been used", "is disabled")  # made a moment ago
+TRIES = 7
 FREE, SMALL = "free", "by the GB and month; small"
 BUILT = "minutes of a build machine, then by the GB and month"
 
@@ -40,9 +43,9 @@ def needs(session: Session, monthly_budget: int = 0) -> Iterator[Need]:
     yield from _bucket(session)
     yield from (_account(session, account) for account in accounts.WHY)
     yield Need(
-        step="repository", what=images.REPOSITORY, cost=SMALL,
-        there=lambda: bool(images.find_repository(session)),
-        make=lambda: images.create_repository(session),
+        step="repository", what=repository.NAME, cost=SMALL,
+        there=lambda: bool(repository.find(session)),
+        make=lambda: repository.create(session),
         permission="artifactregistry.repositories.create",
     )  # fmt: skip
     yield from _policies(session)
@@ -50,6 +53,54 @@ def needs(session: Session, monthly_budget: int = 0) -> Iterator[Need]:
     yield _image(session, "serving", images.serving_files, images.serving_image)
     if monthly_budget:
         yield _budget(session, monthly_budget)
+
+
+def take(session: Session, need: Need, *, apply: bool) -> tuple[str, str]:
+    """Look, and make what is missing where that is asked for and allowed.
+
+    Returns:
+        Its state ("there", "missing", "made", "forbidden"), and what is left for a person.
+    """
+    if _is_there(need):
+        return "there", ""
+    if need.make is None:
+        return "missing", need.todo
+    ask = need.todo or accounts.ask(session, roles.least(need.permission))
+    if need.permission and not accounts.granted(session, need.permission):
+        return "forbidden", ask
+    if not apply:
+        return "missing", ""
+
+    def make() -> None:
+        try:
+            need.make()
+        except CloudError as error:
+            if error.status != 409 or not _is_there(need):  # else somebody else was faster
+                raise
+
+    held = grants.patience(session)
+
+    def patience(error: CloudError) -> int:
+        late = error.status == 409 or any(words in str(error) for words in NOT_YET)
+        # only builds act as an account that this very call may have given its roles
+        return TRIES if late else held(error) if need.step == "image" else 0
+
+    try:
+        retry(make, tries=1, patience=patience)
+    except CloudError as error:
+        if error.status != 403:
+            raise
+        return "forbidden", f"{ask} ({error})"
+    return "made", ""
+
+
+def _is_there(need: Need) -> bool:
+    try:
+        return need.there()
+    except CloudError as error:
+        if error.status not in (403, 404):  # 403: also a service's answer before it is on
+            raise
+        return False
 
 
 def _project(session: Session) -> Need:

@@ -4,10 +4,29 @@ import re
 from collections.abc import Iterator
 
 from helpers.cloud.client import Session
+from helpers.cloud.links import console
 from helpers.errors import CloudError
 
 
-def quotas(machine_type: str, accelerator: str = "") -> Iterator[tuple[str, int]]:
+def look(session: Session, machine_type: str, accelerator: str) -> Iterator[tuple]:
+    """Whether as many CPUs and accelerators as one machine has may train at a time.
+
+    Returns:
+        A row a quota: its name, how much one machine takes, "there", "missing" or "look up", and
+        what is left for a person.
+    """
+    for name, wanted in _quotas(machine_type, accelerator):
+        limit, page = _limit(session, name), console(session, "quota", name)
+        if limit is None:
+            yield name, wanted, "look up", f"Could not be read, look up {name}: {page}"
+        elif 0 <= limit < wanted:
+            todo = f"At most {limit} of {wanted} {name}; ask for more: {page}"
+            yield name, wanted, "missing", todo
+        else:
+            yield name, wanted, "there", ""
+
+
+def _quotas(machine_type: str, accelerator: str = "") -> Iterator[tuple[str, int]]:
     """The quotas a training machine counts against: name, and how much one machine takes.
 
     Source: names as refusals of Vertex AI give them
@@ -21,7 +40,7 @@ def quotas(machine_type: str, accelerator: str = "") -> Iterator[tuple[str, int]
         yield f"custom_model_training_{name}_gpus", 1
 
 
-def limit(session: Session, quota: str) -> int | None:
+def _limit(session: Session, quota: str) -> int | None:
     """How much may be in use at a time in the region (-1: any); None where it can't be read.
 
     Source: REST v1beta1 services.consumerQuotaMetrics.get

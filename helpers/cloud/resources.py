@@ -6,15 +6,25 @@ A display name belongs to whoever gives it; an id proves nothing about an owner,
 import re
 
 from helpers.cloud.client import Session
-from helpers.cloud.names import is_ours, resource_id
+from helpers.cloud.names import is_ours, number, resource_id
 from helpers.errors import CloudError, NotFoundError, near
+
+
+def every(session: Session, kind: str, version: str = "", **chosen) -> list[dict]:
+    """Every resource of a regional collection, such as `models` or `customJobs`."""
+    return session.list(session.collection(kind, version), kind, parent=session.parent, **chosen)
+
+
+def ours(session: Session, kind: str, version: str = "") -> list[dict]:
+    """Those of a regional collection that this package made."""
+    return [item for item in every(session, kind, version) if is_ours(item)]
 
 
 def of_name(session: Session, kind: str, name: str) -> list[dict]:
     """Every resource of a regional collection with exactly that display name."""
     quoted = re.sub(r'(["\\])', r"\\\1", name)
     chosen = f'displayName="{quoted}"'
-    found = session.list(session.collection(kind), kind, parent=session.parent, filter=chosen)
+    found = every(session, kind, filter=chosen)
     return [item for item in found if item["displayName"] == name]
 
 
@@ -26,7 +36,7 @@ def named(session: Session, kind: str, name: str) -> dict | None:
     """
 
     def order(item: dict) -> tuple:
-        chosen = item["name"].rsplit("/", 1)[-1] == resource_id(name)
+        chosen = number(item["name"]) == resource_id(name)
         return not chosen, not is_ours(item), item.get("createTime", "")
 
     return min(of_name(session, kind, name), key=order, default=None)
@@ -34,8 +44,7 @@ def named(session: Session, kind: str, name: str) -> dict | None:
 
 def missing(session: Session, kind: str, name: str, todo: str) -> NotFoundError:
     """The error of a name that is not there; the nearest one is given."""
-    found = session.list(session.collection(kind), kind, parent=session.parent)
-    hint = near(name, {item["displayName"] for item in found})
+    hint = near(name, {item["displayName"] for item in every(session, kind)})
     if session.cloud == "local":  # what another Colab tab made is on another machine
         which = f', endpoint="{name}"' * (kind == "endpoints")
         todo += f' Or make one here: helpers.make_missing(session, model="{name}"{which})'

@@ -47,13 +47,12 @@ def write_bytes(session: Session, content: bytes, uri: str) -> str:
     return _insert(session, uri, media, checksum, len(content))
 
 
-def upload_folder(
-    session: Session, folder: str | Path, uri: str, *, last: str = "saved_model.pb"
-) -> str:
-    """Store every file below a folder; files named `last` go last, so that a broken upload of a
+def upload_folder(session: Session, folder: str | Path, uri: str) -> str:
+    """Store every file below a folder; a saved_model.pb goes last, so that a broken upload of a
     model is never taken for a model."""
     folder, uri = Path(folder), uri.rstrip("/")
-    files = sorted((f for f in folder.rglob("*") if f.is_file()), key=lambda f: (f.name == last, f))
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    files.sort(key=lambda file: (file.name == "saved_model.pb", file))
     for file in files:
         upload_file(session, file, f"{uri}/{file.relative_to(folder).as_posix()}")
     return uri + "/"

@@ -1,5 +1,7 @@
 """Versions of a model in the registry: uploaded once, whatever answer was lost, and listed."""
 
+from collections.abc import Iterable
+
 from helpers.cloud.client import Session
 from helpers.cloud.names import resource_id
 from helpers.cloud.resources import named, settle
@@ -34,6 +36,18 @@ def versions(session: Session, model: str) -> list[dict]:
     models = session.collection("models")
     request = models.listVersions(name=model.split("@")[0])
     return list(session.pages(request, models.listVersions_next, "models"))
+
+
+def with_aliases(session: Session, version: dict, aliases: Iterable[str]) -> dict:
+    """A version with these aliases beside those it has."""
+    lacking = [alias for alias in aliases if alias not in version.get("versionAliases", [])]
+    if not lacking:
+        return version
+    name = f"{version['name'].split('@')[0]}@{version['versionId']}"
+    request = session.collection("models").mergeVersionAliases(
+        name=name, body={"versionAliases": lacking}
+    )
+    return session.call(request, repeatable=True)
 
 
 def _uploaded(session: Session, model: str, name: str, artifact_uri: str) -> dict | None:

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from helpers.cloud import storage
-from helpers.cloud.names import slug
+from helpers.cloud.names import beside, slug
 from helpers.errors import DataError, NotFoundError, SettingError
 from helpers.inputs import examples, metrics, signature
 
@@ -80,12 +80,6 @@ def nothing(session, uri: str) -> NotFoundError:
 def described(session, folder: str, kind: str) -> dict:
     """A table's schema, `instance` or `prediction`; {} for models of other kinds."""
     return _json(session, f"{folder}assets.extra/{kind}.yaml")
-
-
-def beside(uri: str, name: str) -> str:
-    """The address of what travels with a model."""
-    folder = uri.rstrip("/")
-    return f"{folder.rpartition('/')[0] if folder.endswith('/model') else folder}/{name}"
 
 
 def measured(session, uri: str) -> dict:

@@ -114,6 +114,19 @@ def read(content: bytes, where: str, instance: dict | None = None) -> Examples:
     return Examples(_frame(rows, instance) if instance else by_input(rows), by_input(truths))
 
 
+def row_form(row, schema: dict):
+    """One row as `helpers.predict` takes it, in TensorFlow Serving's row form.
+
+    Args:
+        schema: a table's, or {}.
+    """
+    if isinstance(row, pd.DataFrame):
+        gaps, columns = schema["x-missing"], schema["properties"]
+        known = row.iloc[0].to_dict().items()
+        return {name: gaps.get(columns[name]["type"]) if pd.isna(v) else v for name, v in known}
+    return {name: v[0] for name, v in row.items()} if isinstance(row, dict) else row
+
+
 def _frame(rows: list[dict], schema: dict) -> pd.DataFrame:
     columns = {}
     for name, about in schema["properties"].items():

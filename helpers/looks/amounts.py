@@ -4,6 +4,7 @@ import math
 import numbers
 
 IN_UNIT = ("mae", "rmse")  # the metrics that have the target's unit
+SHARES = ("accuracy", "auc", "f1", "precision", "recall")  # compared in points
 
 
 def money(value: float, unit: str = "") -> str:
@@ -34,3 +35,16 @@ def amount(value, unit: str = "", digits: int = 3) -> str:
     if 0 < size < 1e-4:
         text = f"{size:.2g}"
     return f"{sign}{unit}{text}" if unit in ("", "$", "€", "£") else f"{sign}{text} {unit}"
+
+
+def verdict(metric: str, ours, theirs) -> str:
+    """`12 % better`, `5 points worse`: how a metric of ours differs; "" where it can't be told."""
+    numbers = all(isinstance(v, int | float) and math.isfinite(v) for v in (ours, theirs))
+    if not numbers or not (theirs or metric in SHARES):
+        return ""
+    gain = 100 * (ours - theirs) / (1 if metric in SHARES else abs(theirs))
+    gain *= 1 if metric in SHARES or metric == "r2" else -1
+    if abs(gain) < 0.05:
+        return "the same"
+    unit = "points" if metric in SHARES else "%"
+    return f"{float(f'{abs(gain):.2g}'):g} {unit} {'better' if gain > 0 else 'worse'}"

@@ -4,7 +4,7 @@ import datetime
 import hashlib
 
 from helpers.cloud import storage
-from helpers.cloud.names import slug
+from helpers.cloud.names import beside, slug
 from helpers.inputs import artifact
 from helpers.inputs.requests import is_table
 from helpers.inputs.signature import DEFAULT, SavedModel, Signature
@@ -21,7 +21,7 @@ def write(
     Returns:
         A line for the version's description, and labels: what it predicts, from which data.
     """
-    where = artifact.beside(artifact_uri, artifact.CARD)
+    where = beside(artifact_uri, artifact.CARD)
     base = where.rpartition("/")[0]
     measured = artifact.measured(session, artifact_uri)
     subject, facts, labels = _subject(saved, instance, prediction)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from helpers.looks.amounts import verdict
+
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 KEPT = 50  # runs whose metrics are remembered
 # a picture from the network, with or without a link
@@ -152,23 +154,13 @@ def _measured(folder: Path) -> dict:
                 "name": name,
                 "values": [_number(scores[k]) if k in scores else "" for k in names],
                 "share": round(100 * abs(scores[names[0]]) / most),
-                "verdict": _verdict(names[0], run["metrics"][names[0]], scores[names[0]], name),
+                "verdict": ""
+                if name == "this run"
+                else verdict(names[0], run["metrics"][names[0]], scores[names[0]]),
             }
             for name, scores in rows
         ],
     }
-
-
-def _verdict(metric: str, ours: float, theirs: float, name: str) -> str:
-    if name == "this run":
-        return ""
-    if metric == "accuracy":
-        gain, unit = 100 * (ours - theirs), "points"
-    else:  # an error: the less the better
-        gain, unit = 100 * (1 - ours / theirs) if theirs else 0.0, "%"
-    if abs(gain) < 0.05:
-        return "the same"
-    return f"{float(f'{abs(gain):.2g}'):g} {unit} {'better' if gain > 0 else 'worse'}"
 
 
 def _number(value: float) -> str:

@@ -1,24 +1,24 @@
 """What exists that bills, and its removal."""
 
-from helpers import billing
+from helpers.cloud import bills
 from helpers.pages.visits import Confirm, Done, Page, Visit, confirmed
 
 
 def show(visit: Visit) -> Page:
-    bills = billing.bills(visit.session)
-    total = sum(bill["usd_per_hour"] for bill in bills)  # NaN when one price is unknown
-    names = sorted({b["name"] for b in bills if b["what"] == "endpoint"})
-    return Page("costs.html", {"bills": bills, "total": total, "endpoints": names})
+    found = bills.bills(visit.session)
+    total = sum(bill["usd_per_hour"] for bill in found)  # NaN when one price is unknown
+    names = sorted({b["name"] for b in found if b["what"] == "endpoint"})
+    return Page("costs.html", {"bills": found, "total": total, "endpoints": names})
 
 
 def clean_up(visit: Visit) -> Confirm | Done:
     """Remove one endpoint, or all that this project made."""
-    given = visit.form if visit.form is not None else visit.query
+    given = visit.given
     name, objects, images = given.get("name", ""), "objects" in given, "images" in given
     chosen = {"objects": objects, "images": images}
-    removals = billing.removals(visit.session, name=name, **chosen)
-    effects = [f"{what} {which} is removed" for what, which, _ in removals]
-    if not removals:
+    todo = bills.removals(visit.session, name=name, **chosen)
+    effects = [f"{what} {which} is removed" for what, which, _ in todo]
+    if not todo:
         return Done("costs", "There is nothing to remove.")
     extra = {key: "on" for key, on in chosen.items() if on} | ({"name": name} if name else {})
     thing = name or visit.session.project
@@ -28,6 +28,6 @@ def clean_up(visit: Visit) -> Confirm | Done:
     )  # fmt: skip
     if not confirmed(visit, asked):
         return asked
-    for _, _, remove in removals:
+    for _, _, remove in todo:
         remove()
-    return Done("costs", "; ".join(f"{what} {which} removed" for what, which, _ in removals) + ".")
+    return Done("costs", "; ".join(f"{what} {which} removed" for what, which, _ in todo) + ".")

@@ -1,9 +1,11 @@
 """Jobs of every kind: the list, one job with its log, curves and report, its cancellation."""
 
 import json
+import math
 
-from helpers.cloud import storage
+from helpers.cloud import resources, storage, trials
 from helpers.cloud.jobs import ENDED
+from helpers.cloud.names import number
 from helpers.errors import CloudError, HelpersError
 from helpers.pages import drawings, logs
 from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
@@ -22,9 +24,9 @@ SMALL_BYTES = 2_000_000  # of JSON that is read for a page
 def every(session: Session) -> list[dict]:
     """All jobs, newest first, whatever their kind, as `about` gives them."""
     found = []
-    for kind in KINDS:
+    for kind, plural in KINDS.items():
         try:
-            items = session.list(_jobs(session, kind), KINDS[kind], parent=session.parent)
+            items = session.list(_jobs(session, kind), plural, parent=session.parent)
         except CloudError as error:
             if error.status not in (403, 501):
                 raise
@@ -33,17 +35,16 @@ def every(session: Session) -> list[dict]:
     return sorted(found, key=lambda job: job["created"], reverse=True)
 
 
-def about(session: Session, kind: str, number: str) -> dict:
+def about(session: Session, kind: str, job_id: str) -> dict:
     """One job: `kind id name state ended created start end seconds labels error resource`."""
-    name = f"{session.parent}/{KINDS[kind]}/{number}"
+    name = f"{session.parent}/{KINDS[kind]}/{job_id}"
     return _about(kind, session.call(_jobs(session, kind).get(name=name)))
 
 
 def _about(kind: str, item: dict) -> dict:
     if kind == "build":
         state = BUILD_STATES.get(item.get("status", ""), item.get("status", "UNKNOWN"))
-        name = next(iter(item.get("images", [])), "") or item["id"]
-        name = name.rsplit("/", 1)[-1]
+        name = number(next(iter(item.get("images", [])), "") or item["id"])
         said = item.get("failureInfo", {}).get("detail") or item.get("statusDetail", "")
         labels, end = dict.fromkeys(item.get("tags", []), ""), item.get("finishTime", "")
     else:
@@ -52,7 +53,7 @@ def _about(kind: str, item: dict) -> dict:
         labels, end = item.get("labels", {}), item.get("endTime", "")
     start = item.get("startTime", "")
     return {
-        "kind": kind, "id": item["name"].rsplit("/", 1)[-1], "name": name, "state": state,
+        "kind": kind, "id": number(item["name"]), "name": name, "state": state,
         "ended": state in OVER, "failed": state in OVER - {"SUCCEEDED", "CANCELLED"},
         "created": item["createTime"], "start": start, "end": end,
         "seconds": seconds(start, end) if start and (end or state not in OVER) else None,
@@ -61,17 +62,16 @@ def _about(kind: str, item: dict) -> dict:
 
 
 def listed(visit: Visit) -> Page:
-    kind, state = visit.query.get("kind", ""), visit.query.get("state", "")
-    find = visit.query.get("find", "")
+    kind, state, find = (visit.query.get(name, "") for name in ("kind", "state", "find"))
     found = every(visit.session)
-    states = sorted({job["state"] for job in found})
     chosen = [
         job for job in found
         if kind in ("", job["kind"]) and state in ("", job["state"]) and _holds(job, find)
     ]  # fmt: skip
     return Page("jobs.html", {
         "jobs": chosen[:SHOWN], "count": len(chosen), "all": len(found), "kinds": list(KINDS),
-        "states": states, "kind": kind, "state": state, "find": find,
+        "states": sorted({job["state"] for job in found}), "kind": kind, "state": state,
+        "find": find,
     })  # fmt: skip
 
 
@@ -82,16 +82,14 @@ def _holds(job: dict, find: str) -> bool:
 
 
 def show(visit: Visit) -> Page:
-    session, kind, number = visit.session, visit.path["kind"], visit.path["id"]
-    job = about(session, kind, number)
-    task, find = visit.query.get("replica", ""), visit.query.get("find", "")
-    values = {"job": job, "replica": task, "find": find, "log": None, "trials": None}
+    session, kind = visit.session, visit.path["kind"]
+    job = about(session, kind, visit.path["id"])
+    values = {"job": job, "log": None, "trials": None}
     values |= moving(session, job) | _made_of(session, job)
+    values |= {name: visit.query.get(name, "") for name in ("replica", "find")}
     if kind in logs.TYPES:
-        reader = logs.follower(session, kind, number, task=task, find=find)
-        reader.refresh()
-        values["log"], values["left_out"] = list(reader.lines), reader.left_out
-        values["cursor"] = f"{reader.id}:{reader.count}"
+        reader = logs.of_page(visit)
+        values |= {"log": list(reader.lines), "left_out": reader.left_out, "cursor": reader.cursor}
     if kind == "tuning":
         values["trials"] = _trials(session, job["resource"])
     return Page("job.html", values)
@@ -100,13 +98,11 @@ def show(visit: Visit) -> Page:
 def moving(session: Session, job: dict) -> dict:
     """What changes while a job runs: its epochs and their curves."""
     if job["kind"] != "training":
-        return {"epochs": None, "charts": [], "curves": {}}
+        return {"epochs": None, "charts": []}
     found = logs.epochs(session, job["kind"], job["id"])
-    charts = [
-        {"name": name} | (drawings.chart(rows, x="epoch") or {})
-        for name, rows in found["curves"].items()
-    ]
-    return {"epochs": found, "charts": [c for c in charts if "lines" in c][:6]}
+    drawn = {name: drawings.chart(rows, x="epoch") for name, rows in found["curves"].items()}
+    charts = [chart | {"name": name} for name, chart in drawn.items() if chart]
+    return {"epochs": found, "charts": charts[:6]}
 
 
 def _made_of(session: Session, job: dict) -> dict:
@@ -115,20 +111,18 @@ def _made_of(session: Session, job: dict) -> dict:
     base, pools, parameters, left, facts = "", [], {}, [], {}
     if kind in ("training", "tuning"):
         spec = item.get("jobSpec") or item["trialJobSpec"]
-        base = spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
+        base = base_uri(spec)
         pools = [_pool(n, pool) for n, pool in enumerate(spec["workerPoolSpecs"])]
         parameters = _parameters(session, spec["workerPoolSpecs"][0])
         scheduling = spec.get("scheduling", {})
+        strategy = scheduling.get("strategy", "").lower()
         facts = {
             "Stopped after": scheduling.get("timeout", ""),
             "Runs as": spec.get("serviceAccount", ""),
-        }
-        facts["Machines"] = (
-            scheduling.get("strategy", "").lower().replace("spot", "spot (may be taken back)")
-        )
+            "Machines": strategy.replace("spot", "spot (may be taken back)"),
+        }  # fmt: skip
     elif kind == "batch":
-        model = item.get("model", "").rpartition("/")[2]
-        facts = {"Model": model, **_batch(item)}
+        facts = {"Model": item.get("model", "").rpartition("/")[2]} | _batch(item)
         pools = [_pool(0, item.get("dedicatedResources", {}))]
         base = item.get("outputInfo", {}).get("gcsOutputDirectory", "")
     else:
@@ -197,25 +191,23 @@ def _trials(session: Session, item: dict) -> dict:
     study = item["studySpec"]
     metric = study["metrics"][0]
     sign = 1 if metric.get("goal") == "MINIMIZE" else -1
-    base = item["trialJobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "")
-    every_job = session.list(session.collection("customJobs"), "customJobs", parent=session.parent)
-    jobs = {_base(job): job["name"].rsplit("/", 1)[-1] for job in every_job}
-    rows = []
-    for trial in item.get("trials", []):
-        measured = trial.get("finalMeasurement", {}).get("metrics", [])
-        values = {p["parameterId"]: _whole(p["value"]) for p in trial.get("parameters", [])}
-        rows.append({
-            "id": trial["id"], "state": trial["state"], "values": values,
-            "metric": float(measured[0]["value"]) if measured else None,
-            "reason": trial.get("infeasibleReason", ""),
-            "job": jobs.get(f"{base.rstrip('/')}/{trial['id']}", ""),
-        })  # fmt: skip
-    rows.sort(key=lambda row: (row["metric"] is None, sign * (row["metric"] or 0)))
+    base = base_uri(item["trialJobSpec"])
+    every_job = resources.every(session, "customJobs")
+    jobs = {base_uri(job["jobSpec"]): number(job["name"]) for job in every_job}
+    rows = [
+        {
+            "id": trial["id"], "state": trial["state"], "values": trials.values(trial),
+            "metric": trials.measured(trial), "reason": trial.get("infeasibleReason", ""),
+            "job": jobs.get(f"{base}/{trial['id']}", ""),
+        }
+        for trial in item.get("trials", [])
+    ]  # fmt: skip
+    rows.sort(key=lambda row: (math.isnan(row["metric"]), sign * row["metric"]))
     charts = []
     for about in study["parameters"]:
         name = about["parameterId"]
         points = [(row["values"].get(name), row["metric"]) for row in rows]
-        points = [p for p in points if isinstance(p[0], int | float) and p[1] is not None]
+        points = [point for point in points if isinstance(point[0], int | float)]
         log = "LOG" in about.get("scaleType", "")
         drawn = drawings.chart({name: points}, dots=True, x=name, log_x=log, best=0)
         charts += [{"name": metric["metricId"]} | drawn] if drawn else []
@@ -224,20 +216,17 @@ def _trials(session: Session, item: dict) -> dict:
             "goal": metric.get("goal", "").lower(), "names": names}  # fmt: skip
 
 
-def _base(job: dict) -> str:
-    return job["jobSpec"].get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
-
-
-def _whole(value):
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def base_uri(spec: dict) -> str:
+    """The folder in which a job leaves what it makes."""
+    return spec.get("baseOutputDirectory", {}).get("outputUriPrefix", "").rstrip("/")
 
 
 def cancel(visit: Visit) -> Confirm | Done:
-    session, kind, number = visit.session, visit.path["kind"], visit.path["id"]
-    job = about(session, kind, number)
+    session, kind = visit.session, visit.path["kind"]
+    job = about(session, kind, visit.path["id"])
     effects = ["It is told to stop, saves what it has within the grace time, and bills no more.",
                "It can't be resumed; what it left in the bucket stays."]  # fmt: skip
-    page = f"jobs/{kind}/{number}"
+    page = f"jobs/{kind}/{job['id']}"
     asked = Confirm(f"Cancel the {kind} job?", job["name"], effects, "Cancel the job", page)
     if job["ended"]:
         return Done(page, f"{job['name']} has ended already: {job['state']}.")

@@ -39,25 +39,18 @@ async def stream(visit: Visit, render) -> Response:
 
 
 def _update(visit: Visit, cursor: str, render) -> dict:
-    kind, number = visit.path["kind"], visit.path["id"]
-    news = {
-        "lines": [],
-        "left_out": 0,
-        "cursor": cursor,
-        "parts": {},
-        "ended": False,
-        "problem": "",
-    }
+    kind = visit.path["kind"]
+    news = {"lines": [], "left_out": 0, "cursor": cursor, "parts": {}, "ended": False,
+            "problem": ""}  # fmt: skip
     try:
-        job = jobs.about(visit.session, kind, number)
+        job = jobs.about(visit.session, kind, visit.path["id"])
         if kind in logs.TYPES:
-            task, find = visit.query.get("replica", ""), visit.query.get("find", "")
-            reader = logs.follower(visit.session, kind, number, task=task, find=find)
-            reader.refresh()
-            news["lines"] = reader.after(cursor)
-            news["left_out"], news["cursor"] = reader.left_out, f"{reader.id}:{reader.count}"
-            news["reset"] = not cursor.startswith(reader.id)
-        shown = {"job": job, **jobs.moving(visit.session, job)}
+            reader = logs.of_page(visit)
+            news |= {
+                "lines": reader.after(cursor), "left_out": reader.left_out,
+                "cursor": reader.cursor, "reset": not cursor.startswith(reader.id),
+            }  # fmt: skip
+        shown = {"job": job} | jobs.moving(visit.session, job)
         for part in ("state", "progress"):
             news["parts"][part] = render(f"job_{part}.html", visit.session, shown)
         news["ended"] = job["ended"]

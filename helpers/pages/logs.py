@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 
-from helpers.pages.visits import Session, parse
+from helpers.pages.visits import Session, Visit, parse
 
 KEPT = 5000  # lines a page keeps
 LINE = 2000  # characters of a line that are shown
@@ -56,6 +56,11 @@ class Follower:
         owner, _, number = cursor.partition(":")
         last = int(number) if owner == self.id and number.isdecimal() else 0
         return [line for line in list(self.lines) if line[0] > last]
+
+    @property
+    def cursor(self) -> str:
+        """Where a page is that has all lines; see `after`."""
+        return f"{self.id}:{self.count}"
 
     @property
     def left_out(self) -> int | None:
@@ -148,6 +153,15 @@ def follower(
             _followers[key] = Follower(session, chosen)
         _followers[key].used_s = time.monotonic()
         return _followers[key]
+
+
+def of_page(visit: Visit) -> Follower:
+    """The follower of what a job's page shows, read until now."""
+    task, find = visit.query.get("replica", ""), visit.query.get("find", "")
+    kind, job_id = visit.path["kind"], visit.path["id"]
+    reader = follower(visit.session, kind, job_id, task=task, find=find)
+    reader.refresh()
+    return reader
 
 
 def _before(moment: str) -> str:

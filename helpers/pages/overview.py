@@ -1,6 +1,6 @@
 """The first page: the road with what is on it, what runs, what bills, what failed."""
 
-from helpers import billing
+from helpers.cloud import bills
 from helpers.pages import endpoints, jobs, models
 from helpers.pages.visits import Page, Visit
 
@@ -15,5 +15,5 @@ def show(visit: Visit) -> Page:
         "jobs": runs, "models": all_models, "endpoints": all_endpoints,
         "running": [job for job in all_jobs if not job["ended"]],
         "failures": [job for job in all_jobs if job["failed"]][:5],
-        "bills": billing.bills(session),
+        "bills": bills.bills(session),
     })  # fmt: skip

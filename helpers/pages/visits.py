@@ -4,8 +4,10 @@ import datetime
 import json
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import jinja2
 from starlette.datastructures import QueryParams
@@ -17,8 +19,7 @@ from helpers.looks.amounts import amount
 class Session(_Session):
     """Gives up early: a page that says what is wrong is better than one that does not come."""
 
-    def attempt(self, step, request, *, tries: int = 0):
-        return super().attempt(step, request, tries=min(tries or 2, 2))
+    tries: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Visit:
     query: QueryParams
     form: dict[str, str] | None = None  # of a POST
     state: Path | None = None  # the local cloud's folder, for what is copied into a terminal
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """What the form sent, else what the address asks."""
+        return self.query if self.form is None else self.form
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,109 @@
+"""Rows of a batch prediction job: written as objects with their number, answers put in order.
+
+A job's answers have no order: a row's number goes along beside its columns, and comes back.
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from helpers.errors import JobError, NotFoundError, SettingError
+from helpers.inputs import pictures, requests, values
+from helpers.inputs.answers import flat_frame
+from helpers.inputs.files import find_files
+from helpers.inputs.signature import DEFAULT
+
+CHUNK_ROWS = 50_000
+
+
+def key_for(model) -> str:
+    """The name of the rows' numbers: none of the model's own inputs."""
+    taken = model.instance_schema.get("required") or model.signatures[DEFAULT].inputs
+    return next(key for key in ("row", "_row", "__row") if key not in taken)
+
+
+def write(session, model, source, key: str, file: Path) -> tuple[pd.Index, Callable]:
+    """Write rows as objects with their number.
+
+    Returns:
+        Their index, and what makes a result of the answers in the order of the rows.
+    """
+    schema = model.instance_schema
+    names = pictures.find(source, session) if isinstance(source, str | Path | list) else []
+    if names:
+        source = [pictures.read(name, session) for name in names]
+    elif requests.is_table(schema) and isinstance(source, str | Path | pd.DataFrame):
+        index = _write_frames(model, _frames(source, schema), key, file)
+        return index, lambda found: requests.table_of_rows(model.prediction_schema, found, index)
+    elif isinstance(source, str | Path):
+        source = values.from_file(_one_file(source))
+    asked = requests.request(model, source)
+    with open(file, "w") as sink:
+        sink.writelines(requests.lines(asked.columns, key, itertools.count()))
+    if names:
+        index = pd.Index(names, name="file")
+        return index, lambda found: flat_frame(asked.gather(found), index)
+    return pd.RangeIndex(asked.rows), asked.gather
+
+
+def read(folder: Path, index: pd.Index, uri: str) -> list:
+    """The predictions below a folder, in the order of the rows' numbers.
+
+    Args:
+        uri: where the folder came from, for messages.
+    Raises:
+        JobError: rows failed; which, and the service's words.
+    """
+    answers, missing = [None] * len(index), np.ones(len(index), bool)
+    for path in sorted(folder.glob("prediction.results-*")):
+        with open(path) as file:
+            while lines := ",".join(itertools.islice(file, CHUNK_ROWS)):
+                for found in json.loads(f"[{lines}]"):
+                    row = int(found["key"])
+                    answers[row], missing[row] = found["prediction"], False
+    if missing.any():
+        errors = "".join(p.read_text()[:2000] for p in sorted(folder.glob("prediction.errors*")))
+        some = ", ".join(map(str, index[missing][:10])) + (", …" if missing.sum() > 10 else "")
+        raise JobError(
+            f"{missing.sum()} of {len(index)} rows failed: {some}. What the service said:\n"
+            f"{errors or 'nothing'}\nThe other rows' results: {uri}"
+        )
+    return answers
+
+
+def _write_frames(model, frames: Iterator[pd.DataFrame], key: str, file: Path) -> pd.Index:
+    """A table's rows, a part at a time."""
+    indexes, number = [], itertools.count()
+    with open(file, "w") as sink:
+        for frame in frames:
+            asked = requests.request(model, frame)
+            sink.writelines(requests.lines(asked.columns, key, number))
+            indexes.append(frame.index)
+    return indexes[0].append(indexes[1:])
+
+
+def _frames(source, schema: dict) -> Iterator[pd.DataFrame]:
+    if isinstance(source, pd.DataFrame):
+        for start in range(0, max(1, len(source)), CHUNK_ROWS):
+            yield source[start : start + CHUNK_ROWS]
+        return
+    texts = [n for n, about in schema["properties"].items() if about["type"] == "string"]
+    kinds = dict.fromkeys(texts, "string")  # "007" stays what it is
+    path = _one_file(source)
+    if path.suffix == ".csv":
+        yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
+    else:
+        yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
+
+
+def _one_file(source) -> Path:
+    paths = find_files(str(source))
+    if not paths:
+        raise NotFoundError(f"{source} does not exist; expected a file, or gs:// addresses.")
+    if paths[0].suffix not in (".csv", ".jsonl"):
+        raise SettingError(f"{paths[0].name} is neither .csv nor .jsonl; save it as one of them.")
+    return paths[0]
