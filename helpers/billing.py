@@ -20,8 +20,8 @@ def costs(session: Session) -> Shown:
         `usd_per_hour`, `usd_per_day`, and `price`: where the two come from, with its date. They
         are list prices of machines (while they are up) and storage, without free tiers, discounts,
         disks and network.
-        What the price list does not answer beyond doubt is NaN and to be looked up by a person,
-        because a made-up number is worse than none. The local cloud is free.
+        A price that the list does not give clearly is NaN, for a person to look up: a made-up
+        number is worse than none. The local cloud is free.
     Source: cloudbilling REST v1 services.skus.list
     """
     columns = ["what", "name", "machine", "since", "usd_per_hour", "price"]

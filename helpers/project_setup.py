@@ -24,7 +24,7 @@ def setup(
         apply: False only looks; nothing is created.
         monthly_budget: with one, mail to the billing administrators at 50, 90 and 100 % of so
             many units of the billing account's currency. It stops nothing.
-        machine_type, accelerator: what jobs shall train on; the project's quota of it is read.
+        machine_type, accelerator: what jobs will train on; the project's quota for it is read.
     Returns:
         One row a step: `step`, `what`, `state` ("there", "missing", "made", "forbidden"; of a
         quota "look up" where it can't be read), `cost`, and `todo`: what is left for a person,
@@ -66,9 +66,9 @@ def _summary(session: Session, plan: pd.DataFrame, monthly_budget: int) -> str:
     if session.cloud == "local" and not any(plan["todo"]):
         return (
             "The local cloud works as it is: nothing to do.\n"
-            "The steps are those of a Google project; what is missing is of use there alone."
+            "These are the steps of a Google project; what is missing matters only there."
         )
     if not monthly_budget:
-        lines.append("Offered: monthly_budget=20 has mail sent before it hurts.")
+        lines.append("With monthly_budget=20 Google sends mail as the month's bill grows.")
     state = "ready" if set(plan["state"]) <= set(READY) else "not ready yet"
     return "\n".join([f"Project {session.project} is {state}.", *lines])

@@ -45,7 +45,7 @@ class Tuning(Run):
             index=pd.Index([int(trial["id"]) for trial in rows], name="trial"),
             columns=["state", self.metric, *names, "reason"],
         )
-        return frame.sortvalues(self.metric, ascending=self.goal == "minimize")
+        return frame.sort_values(self.metric, ascending=self.goal == "minimize")
 
     @property
     def best(self) -> dict:

@@ -35,7 +35,7 @@ def _is_seen(session: Session, name: str) -> bool:
     try:
         return SEEN[name](session)
     except CloudError as error:
-        if error.status != 403:  # who may not look has not seen it
+        if error.status != 403:  # without permission to look, nothing is seen
             raise
         return False
 

@@ -209,7 +209,7 @@ class Session:
         return failure
 
     def lost(self, method: str, address: str, error: Exception) -> CloudError:
-        """No answer came; the next try connects anew."""
+        """No answer came; the next try makes a new connection."""
         self.renew()
         todo = self.todo(0, str(error))
         return CloudError(f"{method}: no answer from {address} ({error}). {todo}", method=method)
@@ -267,14 +267,14 @@ class Session:
             raise CloudError(f"{text or 'unknown'} {self.todo(status, text)}", status=status)
         return operation.get("response", {})
 
-    def log(self, chosen: str) -> Iterator[dict]:
-        """Entries of Cloud Logging that a filter chooses, oldest first.
+    def log(self, chosen: str, order: str = "timestamp asc") -> Iterator[dict]:
+        """Entries of Cloud Logging that a filter chooses, oldest first or "timestamp desc".
 
         Source: REST v2 entries.list
         """
         body = {
             "resourceNames": [f"projects/{self.project}"], "filter": chosen,
-            "orderBy": "timestamp asc", "pageSize": 1000,
+            "orderBy": order, "pageSize": 1000,
         }  # fmt: skip
         entries = self.service("logging").entries()
         yield from self.pages(entries.list(body=body), entries.list_next, "entries")
@@ -323,7 +323,7 @@ def retry(
 
 def _bare(schema: dict) -> dict:
     """What a client needs of a schema: whether there are pages. The rest only becomes docstrings,
-    written anew whenever a method is looked up."""
+    written again whenever a method is looked up."""
     paged = {k: v for k, v in schema.get("properties", {}).items() if k in PAGED}
     return {"id": schema["id"], "type": "object", "properties": paged}
 

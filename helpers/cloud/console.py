@@ -100,7 +100,7 @@ def _root(port: int) -> str:
         try:
             found = front.eval_js(f"google.colab.kernel.proxyPort({port})", timeout_sec=5)
             return str(found).rstrip("/")
-        except Exception as error:  # nobody's browser is there, and the reasons vary
+        except Exception as error:  # no browser is connected, and the reasons vary
             log.info("no proxy of port %s: %r", port, error)
     return f"http://127.0.0.1:{port}"
 

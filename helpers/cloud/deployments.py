@@ -234,7 +234,7 @@ def delete_endpoint(session: Session, endpoint: str) -> None:
 
 
 def delete_model(session: Session, model: str) -> None:
-    """Delete a model with all its versions; done before is fine."""
+    """Delete a model with all its versions; one that is gone already is no failure."""
     operation = session.call(session.collection("models").delete(name=model), unless=404)
     if operation:
         session.wait(operation)

@@ -20,5 +20,5 @@ def console(session: Session, kind: str, name: str) -> str:
         return page(kind, name, session.project, session.location)
     try:
         return address(session, OURS[kind].format(x=name))
-    except LocalCloudError:  # a job does not fail for want of a picture of it
+    except LocalCloudError:  # a job does not fail because its page can't be shown
         return f"{session.endpoint}/v1/{session.parent} ({kind} {name})"

@@ -32,6 +32,6 @@ BUDGETS = "roles/billing.costsManager"  # on the billing account, not on a proje
 
 
 def least(permission: str) -> str:
-    """The least role that has a permission; "" when it is none of this table."""
+    """The least role that has a permission; "" when this table has none."""
     begins = [begin for begin in LEAST if permission.startswith(begin)]
     return LEAST[max(begins, key=len)] if begins else ""

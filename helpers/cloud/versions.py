@@ -9,7 +9,7 @@ from helpers.errors import CloudError
 
 
 def upload(session: Session, body: dict, existing: dict | None) -> dict:
-    """Upload a version, once; of a model that another notebook made in the meantime as well."""
+    """Upload a version, once; also when another notebook makes the model at the same moment."""
     models, name = session.collection("models"), body["model"]["displayName"]
     if existing:
         target = existing["name"]

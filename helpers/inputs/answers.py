@@ -8,7 +8,7 @@ import pandas as pd
 from helpers.errors import DataError
 from helpers.inputs.columns import identifier
 
-SHARES = "probabilit"  # what an output of probabilities is called begins so
+SHARES = "probabilit"  # how the name of an output of probabilities begins
 
 
 def probability_name(class_name: str) -> str:

@@ -23,8 +23,8 @@ from helpers.inputs.signature import DEFAULT, Signature
 class Request:
     """`rows` rows, to be sent `step` or a multiple at once; `body` and `read` are of a part.
 
-    `columns` has them by input, as the endpoint names them; `gather` makes of predictions in the
-    row form, one a row, what `join` makes of parts.
+    `columns` has them by input, as the endpoint names them; `gather` turns predictions in the
+    row form, one a row, into what `join` makes of parts.
     """
 
     rows: int

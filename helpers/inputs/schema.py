@@ -16,7 +16,7 @@ def instance(table) -> dict:
     """The shape of one row: its columns in order, with the ranges and levels seen in training.
 
     Beyond OpenAPI: `example`, a row to try; `x-missing`, what stands for a gap; `x-packed`, the
-    signature that takes rows as bytes; `x-built-in`, whether the rows are nobody's own; a column's
+    signature that takes rows as bytes; `x-built-in`, whether the rows belong to nobody; a column's
     `x-input`, its name in TensorFlow where that can't have the column's own.
     """
     names = wire.input_names(table.features)

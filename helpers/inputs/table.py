@@ -44,7 +44,7 @@ class Table:
     `classes`: what the target can be, as text; () for a regression. `unit` is the target's.
     `noise_mae`: the error nothing can beat, where the data was made with known noise.
     `proposed`: one row without the target to ask the model about; `notes`: what was done to the
-    columns; `built_in`: the rows may be shown, as they are nobody's own. `files` -> bytes: where
+    columns; `built_in`: the rows may be shown, as they belong to nobody. `files` -> bytes: where
     the rows come from, if `train` and `test` are only a sample (see `rows`), split by `seed`.
     """
 

@@ -1,5 +1,5 @@
 """What a column is good for: whether it can say something about a row not seen yet, whether it says
-too much, and a value of it that is nobody's own."""
+too much, and a value of it that identifies nobody."""
 
 import re
 
@@ -148,7 +148,7 @@ def _correlation(column: np.ndarray, target: np.ndarray) -> float:
 
 
 def typical(column: Column):
-    """A value nobody owns: the median, or the most frequent level."""
+    """A value that identifies nobody: the median, or the most frequent level."""
     if isinstance(column, Texts):
         counts = counted(column)
         return min(column.levels[counts == counts.max()])

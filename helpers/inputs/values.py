@@ -35,7 +35,8 @@ def fit(values, signature: Signature) -> dict[str, np.ndarray]:
         raise SchemaError(f'Input "{missing[0]}" is missing.{hint} The model takes {signature}.')
     if unknown:
         raise SchemaError(
-            f'Input "{unknown[0]}" is none of the model; leave it out. It takes {signature}.'
+            f'Input "{unknown[0]}" is not an input of the model; leave it out. '
+            f"It takes {signature}."
         )
     arrays = {name: _array(name, named[name], about) for name, about in wanted.items()}
     rows = {name: len(a) for name, a in arrays.items() if a.ndim}
@@ -89,7 +90,7 @@ def _array(name: str, values, about: Tensor) -> np.ndarray:
         raise SchemaError(
             f'Input "{name}" is no array: {error}. Expected {about}; make its rows alike.'
         ) from error
-    if found.dtype == object:  # pandas keeps numbers so, too
+    if found.dtype == object:  # pandas keeps numbers like this too
         with contextlib.suppress(TypeError, ValueError):  # refused below, by its kind
             found = found.astype("float64")
     return _shaped(name, _typed(name, found, about), about)

@@ -58,7 +58,7 @@ def with_model(files: dict[str, Path], scratch: Path, *, convert: bool) -> Left:
 
     Args:
         scratch: an empty folder; holds what has to be converted.
-        convert: write `.keras` files anew as TensorFlow Serving takes them.
+        convert: write `.keras` files again in the form that TensorFlow Serving takes.
     """
     found = _candidates(files)
     if not found:

@@ -46,37 +46,12 @@ def batches(
     labelled = streamed or table.target in frame
     columns = table.features + (table.target,) * labelled
     levels = frame.levels if streamed else shards.levels(table, frame)
-    texts = {name: tf.constant([*levels[name], "\0"]) for name in levels}
-    names = wire.input_names(table.features)
-    mix = tf.random.experimental.stateless_shuffle
-
-    def take(matrix):  # (n, columns) -> model input, (n,) each
-        parts = dict(zip(columns, tf.unstack(matrix, len(columns), axis=1), strict=True))
-        labels = parts.pop(table.target, None)
-        for name in parts.keys() & texts.keys():
-            parts[name] = tf.gather(texts[name], tf.cast(parts[name], "int32"))
-        parts = {names[column]: part for column, part in parts.items()}
-        if not labelled:
-            return parts
-        return parts, labels if table.task == "regression" else tf.cast(labels, "int64")
-
+    take = _taking(table, columns, levels)
     if streamed:
-        files = tf.constant(frame.files)
-
-        def epoch(number):
-            def part(file):
-                values = tf.io.decode_raw(tf.io.read_file(file), "float32")
-                return take(mix(tf.reshape(values, [-1, len(columns)]), [seed, number]))
-
-            return tf.data.Dataset.from_tensor_slices(mix(files, [seed, number])).map(part)
+        epoch = _of_files(frame.files, len(columns), take, seed)
     else:
         matrix = tf.constant(shards.matrix(frame, columns, levels))
-        piece = max(1, shards.PART_BYTES // (4 * len(columns)))  # rows: far faster than a batch
-
-        def epoch(number):
-            order = tf.data.Dataset.from_tensors(mix(tf.range(len(frame)), [seed, number]))
-            return order.rebatch(piece).map(lambda index: take(tf.gather(matrix, index)))
-
+        epoch = _of_memory(matrix, take, seed)
     if seed is None:
         found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
         size = -(-len(frame) // batch_size)
@@ -86,8 +61,55 @@ def batches(
         size = tf.data.INFINITE_CARDINALITY
     # without it Keras, which runs many steps in one call, takes the end of the rows for a lack
     found = found.apply(tf.data.experimental.assert_cardinality(size))
-
     return _shared(found, weighted=seed is not None and labelled, labelled=labelled)
+
+
+def _taking(table, columns: tuple[str, ...], levels: dict) -> Callable:
+    """A function from rows of numbers (n, columns) to a model's input, (n,) each, and labels."""
+    names = wire.input_names(table.features)
+    texts = {name: tf.constant([*levels[name], "\0"]) for name in levels}
+
+    def take(matrix):
+        parts = dict(zip(columns, tf.unstack(matrix, len(columns), axis=1), strict=True))
+        labels = parts.pop(table.target, None)
+        for name in parts.keys() & texts.keys():
+            parts[name] = tf.gather(texts[name], tf.cast(parts[name], "int32"))
+        parts = {names[column]: part for column, part in parts.items()}
+        if labels is None:
+            return parts
+        return parts, labels if table.task == "regression" else tf.cast(labels, "int64")
+
+    return take
+
+
+def _of_files(files: list[str], columns: int, take: Callable, seed: int) -> Callable:
+    """An epoch's rows of files on disk: the files in a new order, and the rows within each."""
+    files = tf.constant(files)
+
+    def epoch(number) -> tf.data.Dataset:
+        def part(file):
+            values = tf.io.decode_raw(tf.io.read_file(file), "float32")
+            return take(_mixed(tf.reshape(values, [-1, columns]), [seed, number]))
+
+        return tf.data.Dataset.from_tensor_slices(_mixed(files, [seed, number])).map(part)
+
+    return epoch
+
+
+def _of_memory(matrix: tf.Tensor, take: Callable, seed: int | None) -> Callable:
+    """An epoch's rows in memory, in pieces: far faster than a batch at a time."""
+    rows, columns = matrix.shape
+    piece = max(1, shards.PART_BYTES // (4 * columns))
+
+    def epoch(number) -> tf.data.Dataset:
+        order = tf.data.Dataset.from_tensors(_mixed(tf.range(rows), [seed, number]))
+        return order.rebatch(piece).map(lambda index: take(tf.gather(matrix, index)))
+
+    return epoch
+
+
+def _mixed(values: tf.Tensor, seed: list) -> tf.Tensor:
+    return tf.random.experimental.stateless_shuffle(values, seed)
 
 
 def of_arrays(
@@ -118,13 +140,12 @@ def of_arrays(
     labelled = y is not None
     whole = tf.nest.map_structure(tf.constant, (x, y) if labelled else (x,))
     rows = int(tf.nest.flatten(whole)[0].shape[0])
-    mix = tf.random.experimental.stateless_shuffle
 
     def take(index):
         return tf.nest.map_structure(lambda part: tf.gather(part, index), whole)
 
     def epoch(number):
-        order = tf.data.Dataset.from_tensors(mix(tf.range(rows), [seed, number]))
+        order = tf.data.Dataset.from_tensors(_mixed(tf.range(rows), [seed, number]))
         return order.rebatch(batch_size).map(take)
 
     if seed is None:

@@ -172,12 +172,12 @@ def _describe(made: Path, table) -> None:
 
 
 def _examples(made: Path, served: signature.Signature, table, asked):
-    """The lines of examples.jsonl; rows of one's own are tried on the model first."""
+    """The lines of examples.jsonl; rows that the caller gives are tried on the model first."""
     if table is not None:
         most = held_out.MOST if asked is None else asked
         if type(most) is not int or not 0 <= most <= held_out.MOST:
             raise SettingError(
-                f"examples={asked!r}: of a table's test rows expected how many, 0 to "
+                f"examples={asked!r}: expected how many of the table's test rows, 0 to "
                 f"{held_out.MOST}."
             )
         if table.target not in table.test:  # rows without their truth are no examples
@@ -216,7 +216,7 @@ def _try(made: Path, served: signature.Signature, rows: dict[str, np.ndarray]) -
                     said = _said(alone)
                     break
             raise SchemaError(
-                f"The model refuses example {place}: {said} Mend the model, or leave that example "
+                f"The model refuses example {place}: {said} Fix the model, or leave that example "
                 "out."
             ) from error
 

@@ -12,7 +12,7 @@ LINES, PAUSE_S = 10, 30
 class progress(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Keras's own are not
     """As a callback of `fit` with `verbose=0`: a line every tenth of the epochs, or every 30 s.
 
-    The lines begin as Keras's do, `Epoch 5/50`, from which whoever follows a job draws its bar.
+    The lines begin as Keras's do, `Epoch 5/50`, from which a follower of the job draws its bar.
 
     Args:
         table: whose target's unit the error has; its task says which metric is told. None: the

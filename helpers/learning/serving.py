@@ -198,8 +198,8 @@ def _kind(model, inputs: int) -> str:
     if inputs == 1:
         return "string"
     raise SettingError(
-        f'The model "{model.name}" takes {inputs} inputs, some of them texts; which is unknown. '
-        "Give examples=(x, y)."
+        f'The model "{model.name}" takes {inputs} inputs, some of them texts; which ones is '
+        "unknown. Give examples=(x, y)."
     )
 
 

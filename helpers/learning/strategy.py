@@ -120,15 +120,15 @@ def _listen(chief: socket.socket) -> None:
 
 
 def _meet(members: list[str], place: int, timeout_s: float) -> Workers:
-    """Start TensorFlow's servers once all members are there: it would wait for them for ever."""
+    """Start TensorFlow's servers once all members are there: it would wait for them without end."""
     give_up_s = time.monotonic() + timeout_s
     if place == 0:
         _gather(members, give_up_s, timeout_s)
     else:
         _report(members, place, give_up_s, timeout_s)
     print(f"All {len(members)} are here. TensorFlow joins them in {timeout_s:g} s, or this ends.")
-    # TensorFlow waits for ever for a member lost now, and lets no Python code run meanwhile: a
-    # thread of the interpreter's own ends this process.
+    # TensorFlow waits without end for a member lost now, and no Python code runs meanwhile: a
+    # thread of the interpreter itself ends this process.
     faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__)
     try:
         _several.append(Workers())

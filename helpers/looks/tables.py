@@ -74,10 +74,10 @@ def shown(
 
 
 def head(table, *, own: bool = False) -> Shown:
-    """The first training rows, target first; of data of one's own what the columns are like.
+    """The first training rows, target first; for a person's own data what the columns are like.
 
     Args:
-        own: show the rows also of one's own data.
+        own: show the rows of a person's own data too.
     """
     if not (table.built_in or own):
         return shown(describe(table))

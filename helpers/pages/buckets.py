@@ -18,11 +18,12 @@ from helpers.cloud.folders import PACKAGE
 from helpers.errors import CloudError, NotFoundError, SettingError
 from helpers.pages.visits import Page, Session, Visit
 
-PREVIEW_BYTES, IMAGE_BYTES, NOTEBOOK_BYTES = 200_000, 10_000_000, 30_000_000
+PREVIEW_BYTES = 200_000
+LIMITS = {"image": 10_000_000, "notebook": 30_000_000, "page": 30_000_000}  # bytes shown in a frame
 ROWS, COLUMNS, SHOWN = 50, 40, 1000
 PART_BYTES = 2**20
-IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif",
-          ".webp": "image/webp", ".bmp": "image/bmp"}  # fmt: skip
+MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif",
+          ".webp": "image/webp", ".bmp": "image/bmp", ".svg": "image/svg+xml"}  # fmt: skip
 # What comes out of a bucket was written by anybody: it is shown without scripts, links or cookies.
 BOXED = {
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src "
@@ -65,8 +66,7 @@ def trail(name: str) -> list[tuple[str, str]]:
 
 
 def preview(visit: Visit) -> Page:
-    session, bucket = visit.session, visit.path["bucket"]
-    about = _about(session, bucket, visit.query.get("name", ""))
+    session, about = visit.session, _about(visit)
     name, size = about["name"], int(about["size"])
     kind, shown, rows, cut = kind_of(name), "", [], size > PREVIEW_BYTES
     if kind in ("text", "json", "table"):
@@ -83,18 +83,18 @@ def preview(visit: Visit) -> Page:
             rows = _rows(text if not cut else text.rpartition("\n")[0], name)
             cut = cut or text.count("\n") > ROWS
         shown = text
-    if (kind == "image" and size > IMAGE_BYTES) or (kind == "notebook" and size > NOTEBOOK_BYTES):
+    if kind != "page" and size > LIMITS.get(kind, size):
         kind = "none"
     return Page("object.html", {
-        "bucket": bucket, "about": about, "kind": kind, "text": shown, "rows": rows, "cut": cut,
-        "trail": trail(posixpath.dirname(name)), "base": posixpath.basename(name),
+        "bucket": about["bucket"], "about": about, "kind": kind, "text": shown, "rows": rows,
+        "cut": cut, "trail": trail(posixpath.dirname(name)), "base": posixpath.basename(name),
     })  # fmt: skip
 
 
 def kind_of(name: str) -> str:
     """How an object is shown, by the end of its name."""
     end = posixpath.splitext(name)[1].lower()
-    if end in IMAGES:
+    if end in MEDIA and end != ".svg":
         return "image"
     known = {".html": "page", ".htm": "page", ".svg": "page", ".ipynb": "notebook", ".csv": "table",
              ".tsv": "table", ".json": "json"}  # fmt: skip
@@ -121,22 +121,15 @@ def _rows(text: str, name: str) -> list[list[str]]:
 
 def raw(visit: Visit) -> Response:
     """An object's bytes: boxed for a frame (`as=page`), or as a download."""
-    session, bucket = visit.session, visit.path["bucket"]
-    about = _about(session, bucket, visit.query.get("name", ""))
+    session, about = visit.session, _about(visit)
     name, size = about["name"], int(about["size"])
     if visit.query.get("as") == "page":
-        kind = kind_of(name)
-        if kind == "image" and size <= IMAGE_BYTES:
-            content = _part(session, about, 0, IMAGE_BYTES)
-            return Response(
-                content, media_type=IMAGES[posixpath.splitext(name)[1].lower()], headers=BOXED
-            )
-        if kind == "notebook" and size <= NOTEBOOK_BYTES:
-            return Response(_report(session, about), media_type="text/html", headers=BOXED)
-        if kind == "page" and size <= NOTEBOOK_BYTES:
-            of = "image/svg+xml" if name.endswith(".svg") else "text/html"
-            return Response(_part(session, about, 0, NOTEBOOK_BYTES), media_type=of, headers=BOXED)
-        raise SettingError(f"Not a page: {posixpath.basename(name)}; download it.")
+        kind, end = kind_of(name), posixpath.splitext(name)[1].lower()
+        if size > LIMITS.get(kind, -1):
+            raise SettingError(f"Not a page: {posixpath.basename(name)}; download it.")
+        make = _report if kind == "notebook" else _whole
+        of = MEDIA.get(end, "text/html")
+        return Response(make(session, about), media_type=of, headers=BOXED)
 
     def parts():
         for start in range(0, size, PART_BYTES):
@@ -149,15 +142,21 @@ def raw(visit: Visit) -> Response:
     return StreamingResponse(parts(), media_type="application/octet-stream", headers=headers)
 
 
-def _about(session: Session, bucket: str, name: str) -> dict:
+def _about(visit: Visit) -> dict:
+    """The object that an address names, as the service has it."""
+    bucket, name = visit.path["bucket"], visit.query.get("name", "")
     if not name:
         raise NotFoundError("No object is named.")
-    objects = session.service("storage").objects()
-    found = session.call(objects.get(bucket=bucket, object=name), unless=404)
+    objects = visit.session.service("storage").objects()
+    found = visit.session.call(objects.get(bucket=bucket, object=name), unless=404)
     if found is None:
         uri = f"gs://{bucket}/{name}"
         raise NotFoundError(f"{uri} does not exist.")
     return found
+
+
+def _whole(session: Session, about: dict) -> bytes:
+    return _part(session, about, 0, int(about["size"]))
 
 
 def _part(session: Session, about: dict, start: int, size_bytes: int) -> bytes:
@@ -171,7 +170,7 @@ def _report(session: Session, about: dict) -> bytes:
     """A notebook as a page, made in a process of its own: what renders it is large."""
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder, "notebook.ipynb"), Path(folder, "notebook.html")
-        source.write_bytes(_part(session, about, 0, NOTEBOOK_BYTES))
+        source.write_bytes(_whole(session, about))
         command = [sys.executable, "-c", RENDER, str(source), str(made)]
         done = subprocess.run(
             command, cwd=PACKAGE.parent, capture_output=True, timeout=60, check=False

@@ -84,7 +84,7 @@ def change(visit: Visit) -> Confirm | Done:
         split = deployments.without(shares, chosen["id"])
         effects = [f"{chosen['name'] or what} ({chosen['machine']}) stops, and its bill."]
         if not split:
-            effects.append("It is the last one: the endpoint answers no more.")
+            effects.append("It is the last one: the endpoint then serves nothing.")
         question = f"Take {what} off endpoint {name}?"
     else:
         split = dict.fromkeys(shares, 0) | {chosen["id"]: 100}

@@ -224,8 +224,8 @@ def base_uri(spec: dict) -> str:
 def cancel(visit: Visit) -> Confirm | Done:
     session, kind = visit.session, visit.path["kind"]
     job = about(session, kind, visit.path["id"])
-    effects = ["It is told to stop, saves what it has within the grace time, and bills no more.",
-               "It can't be resumed; what it left in the bucket stays."]  # fmt: skip
+    effects = ["It is told to stop, saves what it has within the grace time, and stops billing.",
+               "It can't be resumed; what it left in the bucket stays there."]  # fmt: skip
     page = f"jobs/{kind}/{job['id']}"
     asked = Confirm(f"Cancel the {kind} job?", job["name"], effects, "Cancel the job", page)
     if job["ended"]:

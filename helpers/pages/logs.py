@@ -2,6 +2,7 @@
 
 import collections
 import datetime
+import itertools
 import re
 import secrets
 import threading
@@ -12,7 +13,7 @@ from helpers.pages.visits import Session, Visit, parse
 KEPT = 5000  # lines a page keeps
 LINE = 2000  # characters of a line that are shown
 FRESH_S = 0.9  # tabs that ask within this time share one answer
-COUNTING_S = 10.0
+COUNTING_S, WINDOW = 10.0, 5000
 FORGOTTEN_S = 120
 TYPES = {
     "training": ("ml_job", "job_id"), "batch": ("ml_job", "job_id"), "build": ("build", "build_id"),
@@ -69,19 +70,13 @@ class Follower:
 
     def _begin(self) -> None:
         """The newest lines first; then those before them are counted, within bounds."""
-        entries, token = [], ""
-        while len(entries) < KEPT:
-            answer = self._page(self.chosen, "timestamp desc", token)
-            entries += answer.get("entries", [])
-            token = answer.get("nextPageToken", "")
-            if not token:
-                break
-        for entry in reversed(entries[:KEPT]):
+        entries = self.session.log(self.chosen, "timestamp desc")
+        found = list(itertools.islice(entries, KEPT + 1))
+        for entry in reversed(found[:KEPT]):
             self._take(entry)
-        if token:
-            oldest = entries[KEPT - 1] if len(entries) >= KEPT else entries[-1]
-            self.older, self._floor = None, oldest["timestamp"]
-            target = (oldest["timestamp"], set(self._known))
+        if len(found) > KEPT:
+            self.older, self._floor = None, found[KEPT - 1]["timestamp"]
+            target = (self._floor, set(self._known))
             threading.Thread(target=self._count_older, args=target, daemon=True).start()
 
     def _count_older(self, oldest: str, known: set[str]) -> None:
@@ -89,28 +84,14 @@ class Follower:
         deadline, since, at, count = time.monotonic() + COUNTING_S, "", set(), 0
         while time.monotonic() < deadline:
             bounds = f' AND timestamp<="{oldest}"' + (f' AND timestamp>="{since}"' if since else "")
-            token, found = "", []
-            for _ in range(5):
-                answer = self._page(self.chosen + bounds, "timestamp asc", token)
-                found += answer.get("entries", [])
-                token = answer.get("nextPageToken", "")
-                if not token:
-                    break
+            found = list(itertools.islice(self.session.log(self.chosen + bounds), WINDOW))
             new = [e for e in found if e["insertId"] not in known and e["insertId"] not in at]
             count += len(new)
-            if not token or not new:
+            if len(found) < WINDOW or not new:
                 self.older = count
                 return
             since = found[-1]["timestamp"]
             at = {e["insertId"] for e in found if e["timestamp"] == since}
-
-    def _page(self, chosen: str, order: str, token: str) -> dict:
-        body = {
-            "resourceNames": [f"projects/{self.session.project}"], "filter": chosen,
-            "orderBy": order, "pageSize": 1000, "pageToken": token,
-        }  # fmt: skip
-        service = self.session.service("logging").entries()
-        return self.session.call(service.list(body=body), repeatable=True)
 
     def _take(self, entry: dict) -> None:
         if entry["insertId"] in self._known or entry["timestamp"] <= self._floor:
@@ -129,7 +110,7 @@ class Follower:
 
 
 def shown(text: str) -> str:
-    """A line as a page can bear it: no control characters, a bounded length."""
+    """A line as a page can show it: no control characters, a bounded length."""
     clean = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", text)  # colours
     clean = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", "�", clean)
     return clean if len(clean) <= LINE else f"{clean[:LINE]} … ({len(clean):,} characters)"

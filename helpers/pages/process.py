@@ -1,4 +1,4 @@
-"""The console's process: it begins when told of a session, and ends with its cloud."""
+"""The console's process: it serves the session it is given, and ends with its cloud."""
 
 import contextlib
 import fcntl
@@ -56,7 +56,7 @@ def serve(session: Session, state: Path) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Nobody is sent here any more once it begins to end."""
+    """Removes its file first when it ends, so that nobody is sent here any more."""
 
     def __init__(self, config: uvicorn.Config, file: Path):
         super().__init__(config)

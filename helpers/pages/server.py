@@ -1,4 +1,4 @@
-"""The application: who may look, which page it is, what goes wrong."""
+"""The application: it decides who may look and which page to show, and says what goes wrong."""
 
 import asyncio
 import hmac
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from anyio.to_thread import current_default_thread_limiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from helpers.cloud.console import VALID_S, sign
 from helpers.errors import CloudError, HelpersError, NotFoundError
@@ -44,7 +44,7 @@ PREFIX = re.compile(r"^(?!/(?:p|enter|static)(?:/|$))/.*?(?=/(?:p|enter|static)(
 
 
 class RefusedError(Exception):
-    """A request that is not let in: a status and what to do."""
+    """A refused request: its status and what to do."""
 
 
 class App:
@@ -166,7 +166,7 @@ class App:
         try:
             result = await run_in_threadpool(view, visit)
         except MismatchError as error:
-            raise RefusedError(409, f"The form names something else than {error}.") from error
+            raise RefusedError(409, f"The form names something other than {error}.") from error
         except CloudError as error:
             lost = error.status in (0, 503)
             raise RefusedError(404 if error.status == 404 else 502, str(error), lost) from error
@@ -184,8 +184,6 @@ class App:
             return result
         if isinstance(result, Confirm):
             result = Page("confirm.html", {"asked": result})
-        if isinstance(result, dict):
-            return JSONResponse(result)
         said, self.visitors[visitor][:] = self.visitors[visitor][:], []
         values = result.values | {"token": self._token(visitor), "said": said}
         return HTMLResponse(self._render(result.template, path, visit.session, values))

@@ -86,25 +86,18 @@ def lasted(amount_s: float) -> str:
     if amount_s < 9.95:
         return f"{max(0, amount_s):.1f} s"
     whole = round(amount_s)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} days"
+    if whole >= 48 * 3600:
+        return f"{whole // 86400} days"
+    for step, name, rest in ((3600, "h", "min"), (60, "min", "s")):
+        if whole >= step:
+            return f"{whole // step} {name} {whole % step * 60 // step} {rest}"
+    return f"{whole} s"
 
 
 def ago(moment: str) -> str:
     """`12 s ago`, `3 min ago`, `2 days ago`."""
-    passed = seconds(moment)
-    if passed < 60:
-        return f"{max(0, int(passed))} s ago"
-    if passed < 3600:
-        return f"{int(passed / 60)} min ago"
-    if passed < 48 * 3600:
-        return f"{int(passed / 3600)} h ago"
-    return f"{int(passed / 86400)} days ago"
+    number, unit = lasted(int(seconds(moment))).split()[:2]
+    return f"{number.removesuffix('.0')} {unit} ago"
 
 
 def clock(moment: str) -> str:
@@ -112,19 +105,8 @@ def clock(moment: str) -> str:
     return parse(moment).astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def size(size_bytes: int | str) -> str:
-    """`812 B`, `3.4 kB`, `12 MB`."""
-    number = int(size_bytes)
-    if number < 1000:
-        return f"{number} B"
-    for factor, name in [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]:
-        if number >= 0.9995 * factor:
-            return f"{number / factor:.3g} {name}"
-    return f"{number} B"
-
-
 def short(text: str, length: int = 60) -> str:
-    """A name that a page can bear, its middle left out."""
+    """A name cut to a length that a page can show, its middle left out."""
     if len(text) <= length:
         return text
     return f"{text[: length * 2 // 3]}…{text[-(length // 3) :]}"
@@ -137,7 +119,7 @@ def environment() -> jinja2.Environment:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {
-        "lasted": lasted, "ago": ago, "clock": clock, "size": size, "amount": amount,
+        "lasted": lasted, "ago": ago, "clock": clock, "amount": amount,
         "short": short, "py": repr, "json": json.dumps, "sh": shlex.quote,
     }  # fmt: skip
     return made
