@@ -95,10 +95,8 @@ def ended(cloud: Emulator, name: str) -> dict:
 
 
 def lines(cloud: Emulator, name: str) -> list[str]:
-    path = cloud.folder / "logs" / "ml_job" / name.rsplit("/", 1)[-1] / "workerpool0-0.jsonl"
-    return (
-        [json.loads(line)["m"] for line in path.read_text().splitlines()] if path.exists() else []
-    )
+    paths = (cloud.folder / "logs").glob(f"*/ml_job/{name.rsplit('/', 1)[-1]}/workerpool0-0.jsonl")
+    return [json.loads(line)["m"] for path in paths for line in path.read_text().splitlines()]
 
 
 def kernel(cloud: Emulator, name: str) -> psutil.Process:

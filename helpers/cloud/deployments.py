@@ -64,6 +64,8 @@ def _put_on(
         "id": chosen, "model": model, "displayName": title,
         "dedicatedResources": {"machineSpec": {"machineType": machine_type}} | pool,
     }  # fmt: skip
+    if rests:
+        wanted["enableContainerLogging"] = True  # v1 logs unless told not to, v1beta1 does not
     split = {"0" if key == chosen else key: value for key, value in split.items()}
     try:
         return _deploy(session, uri, wanted, split, version="v1beta1" if rests else "v1")

@@ -283,11 +283,12 @@ LOOK = """__import__("types").SimpleNamespace(predict=lambda rows: __import__("n
                   if __import__("importlib.util").util.find_spec(n)],
         "sees": [path for path in %r if __import__("os").path.exists(path)],
         "home": __import__("os").path.expanduser("~"),
-        "token": __import__("json").loads(__import__("urllib.request").request.urlopen(
+        **{what: __import__("urllib.request").request.urlopen(
             __import__("urllib.request").request.Request(
                 "http://" + __import__("os").environ["GCE_METADATA_HOST"]
-                + "/computeMetadata/v1/instance/service-accounts/default/token",
-                headers={"Metadata-Flavor": "Google"})).read())["access_token"],
+                + "/computeMetadata/v1/instance/service-accounts/default/" + what,
+                headers={"Metadata-Flavor": "Google"})).read().decode()
+           for what in ("token", "email")},
     })]))"""
 
 
@@ -329,8 +330,31 @@ def test_a_served_model_sees_what_its_image_has_and_has_an_identity(cloud, tmp_p
     assert seen["finds"] == ["sklearn", "pandas"]
     assert seen["home"] != os.path.expanduser("~")
     assert not HIDES or seen["sees"] == []
-    headers = {"Authorization": f"Bearer {seen['token']}"}
+    assert seen["email"].endswith("@gcp-sa-aiplatform-cc.iam.gserviceaccount.com")
+    headers = {"Authorization": f"Bearer {json.loads(seen['token'])['access_token']}"}
     assert cloud.request("GET", "/storage/v1/b/looker/o", headers=headers)[0] == 200
     undeploy = {"deployedModelId": "1"}
     wait(cloud.request("POST", f"/v1/{endpoint}:undeployModel", json_body=undeploy)[1])
     assert cloud.request("GET", "/storage/v1/b/looker/o", headers=headers)[0] == 401
+    # As the account that a deployment or a batch prediction job names.
+    account = {"serviceAccount": "mine@local.iam.gserviceaccount.com"}
+    body["deployedModel"] |= account
+    wait(cloud.request("POST", f"/v1/{endpoint}:deployModel", json_body=body)[1])
+    _, answer = cloud.request("POST", f"/v1/{endpoint}:predict", json_body={"instances": [[1]]})
+    assert json.loads(answer["predictions"][0])["email"] == account["serviceAccount"]
+    (cloud.folder / "buckets" / "looker" / "rows.jsonl").write_text("[1]\n")
+    job = {
+        "displayName": "b", "model": name, "dedicatedResources": {
+            "machineSpec": resources["machineSpec"]},
+        "inputConfig": {"instancesFormat": "jsonl",
+                        "gcsSource": {"uris": ["gs://looker/rows.jsonl"]}},
+        "outputConfig": {"predictionsFormat": "jsonl",
+                         "gcsDestination": {"outputUriPrefix": "gs://looker/out"}},
+    }  # fmt: skip
+    path = f"{place}/batchPredictionJobs"
+    started = cloud.request("POST", path, json_body=job | account)[1]["name"]
+    done = until(lambda: (j := cloud.request("GET", f"/v1/{started}")[1]).get("endTime") and j)
+    folder = done["outputInfo"]["gcsOutputDirectory"].removeprefix("gs://")
+    (line,) = (cloud.folder / "buckets" / folder).glob("prediction.results*")
+    scored = json.loads(line.read_text())["prediction"]
+    assert json.loads(scored)["email"] == account["serviceAccount"]

@@ -99,7 +99,7 @@ REFUSED = {
         (
             f"{STUDY}.metrics",
             [{"metricId": "a", "goal": "MAXIMIZE"}] * 2,
-            "several metrics, .* not emulated",
+            "several metrics is not emulated",
         ),
         (f"{STUDY}.metrics.0.goal", "SMALL", "TYPE_ENUM"),
         (f"{STUDY}.metrics.0.goal", None, "goal; Message: Required"),
@@ -159,6 +159,8 @@ REFUSED = {
         (f"{DEPLOYED}.id", "a1", r"\[0-9\]"),
         (f"{DEPLOYED}.id", "12345678901", "1-10"),
         (f"{DEPLOYED}.automaticResources", {"minReplicaCount": 1}, "Exactly one kind"),
+        (f"{DEPLOYED}.automaticResources", {"maxReplicaCount": 1}, "Exactly one kind"),
+        (f"{DEPLOYED}.sharedResources", "projects/p/locations/l", "Exactly one kind"),
         (RESOURCES, None, "Exactly one kind"),
         (
             DEPLOYED,

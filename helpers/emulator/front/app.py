@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from helpers.emulator.front import callers, discovery, rules
+from helpers.emulator.front import callers, discovery, fields, partial, rules
 from helpers.emulator.front.calls import (
     BUSY,
     ON_START,
@@ -94,9 +94,11 @@ class App:
         method, handler, values = _route("POST" if uploading else request.method, path)
         callers.check(self.cloud, caller, method.id, values)
         query = discovery.check_query(method, request.scope["query_string"].decode("latin-1"))
+        fields.check_query(method, query)
         body = {}
         if method.id not in STREAMED:
             body = discovery.check_body(method, await _body(request))
+            fields.check_body(method, body)
             rules.check(method.id, values, query, body)
         request.state.fault = await self.faults.before(method.id)
         call = Call(self.cloud, method.id, values, query, body, request)
@@ -106,7 +108,8 @@ class App:
             result = await run_in_threadpool(handler, call)
         if isinstance(result, Response):
             return result
-        return _json(discovery.known(method, result))
+        answer = discovery.known(method, result)
+        return _json(partial.select(answer, query["fields"]) if query.get("fields") else answer)
 
     def idle(self) -> bool:
         """Nothing asked for half an hour, and nothing under way."""

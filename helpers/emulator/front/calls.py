@@ -218,10 +218,10 @@ def _masked(item: dict, paths: list[list[str]]) -> dict:
 def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:
     """`resource` with the fields of an updateMask taken from `body`."""
     names = {camel(part.strip().split(".")[0]) for part in mask.split(",") if part.strip()}
-    refused = names - allowed
-    if not names or refused:
-        listed = ", ".join(sorted(refused)) or "nothing"
-        raise ApiError(400, f"updateMask names {listed}; can be updated: {sorted(allowed)}.")
+    if not names:
+        raise ApiError(400, f"updateMask names nothing; can be updated: {sorted(allowed)}.")
+    if names - allowed:
+        raise not_emulated(f"an update of {', '.join(sorted(names - allowed))}")
     return resource | {name: body[name] for name in names if name in body} | {"updateTime": now()}
 
 

@@ -13,6 +13,7 @@ import googleapiclient
 import orjson
 
 from helpers.emulator.front.calls import HANDLERS, ApiError, camel
+from helpers.emulator.front.fields import ASSIGNED, is_output, names, short
 from helpers.emulator.front.filters import filter_fields, order_fields
 from helpers.emulator.front.rules import ENUM_NUMBERS
 
@@ -247,7 +248,7 @@ def _value(schema: dict, value: Any, where: str, method: Method, problems: list)
 
 def _object(schema: dict, value: dict, where: str, method: Method, problems: list) -> dict:
     properties, free = schema.get("properties", {}), schema.get("additionalProperties")
-    clears = method.id in CLEARING
+    clears, assigned = method.id in CLEARING, names(ASSIGNED, short(schema.get("id", "")))
     made = {}
     for name, inner in value.items():
         key = name if name in properties else camel(name)
@@ -256,10 +257,7 @@ def _object(schema: dict, value: dict, where: str, method: Method, problems: lis
             made[key if key in properties else name] = None
         elif key in properties:
             about = properties[key]
-            output_only = about.get("readOnly") or about.get("description", "").startswith(
-                "Output only"
-            )
-            if inner is not None and not output_only:
+            if inner is not None and not is_output(about) and key not in assigned:
                 made[key] = _value(about, inner, path, method, problems)
         elif free is not None:
             made[name] = _value(free, inner, path, method, problems)
@@ -338,7 +336,14 @@ def _from_text(about: dict, text: str) -> Any:
         )
     if about["type"] in ("integer", "number"):
         return text or "0"
-    return int(text) if "enum" in about and text.isdecimal() else text
+    number = "enum" in about and text.isdecimal() and text not in about["enum"]
+    return int(text) if number else text
+
+
+def schemas(name: str) -> dict:
+    """The messages of a document, such as `aiplatform.v1`."""
+    head = next(head for head, documents in DOCUMENTS.items() if name in documents)
+    return _documents(head)[DOCUMENTS[head].index(name)]["schemas"]
 
 
 @functools.cache

@@ -149,8 +149,8 @@ def tuning_job(body: dict, query: dict) -> Problems:
         yield "maxFailedTrialCount", "Must not be negative."
     study = body["studySpec"]
     metrics, parameters = study.get("metrics", []), study.get("parameters", [])
-    if len(metrics) > 1 or any("safetyConfig" in metric for metric in metrics):
-        raise not_emulated("a study of several metrics, or with a safety_config,")
+    if len(metrics) > 1:
+        raise not_emulated("a study of several metrics")
     names = [part["parameterId"] for part in parameters]
     for name in names + [metric["metricId"] for metric in metrics]:
         if re.search(r"\s", name):
@@ -183,8 +183,8 @@ def _parameter(parameter: dict, grid: bool) -> Iterator[str]:
         yield "values must be in increasing order, at most 1,000."
     if "LOG" in scale and (kind == "categoricalValueSpec" or min(values, default=1) <= 0):
         yield "With a logarithmic scale the feasible space must be strictly positive."
-    if scale == "UNIT_REVERSE_LOG_SCALE" or "conditionalParameterSpecs" in parameter:
-        raise not_emulated("a reverse logarithmic scale, or a conditional parameter,")
+    if scale == "UNIT_REVERSE_LOG_SCALE":
+        raise not_emulated("a reverse logarithmic scale")
     if grid and kind == "doubleValueSpec":
         yield "Grid search takes INTEGER, CATEGORICAL and DISCRETE parameters only."
 
@@ -256,12 +256,9 @@ def undeployment(body: dict, query: dict) -> Problems:
 @rule("batchPredictionJobs.create")
 def batch_prediction(body: dict, query: dict) -> Problems:
     """[P] BatchPredictionJob."""
-    if not body.get("model") and not body.get("unmanagedContainerModel"):
+    if not body.get("model"):
         yield "model", "Required field is not set."
     given, output = body["inputConfig"], body["outputConfig"]
-    for name in ("unmanagedContainerModel", "generateExplanation", "explanationSpec"):
-        if body.get(name):
-            raise not_emulated(f"{name} of a batch prediction job")
     if "gcsSource" not in given or "gcsDestination" not in output:
         raise not_emulated("a batch prediction job on anything but Cloud Storage")
     if given["instancesFormat"] not in ("jsonl", "csv"):

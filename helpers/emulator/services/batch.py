@@ -222,12 +222,13 @@ async def _job(run: Run) -> dict:
             job = run.write(_files=files, _total=total)
             machine = job["dedicatedResources"]["machineSpec"]["machineType"]
             said = f"{machine} is not emulated; one server on this machine scores {total} rows."
-            logs.write(cloud, "ml_job", run.folder.name, [said])
+            logs.write(cloud, "ml_job", run.name, [said])
         elif not batch_rows.unchanged(job["_files"]):
             raise ApiError(400, "The input files were changed while the job was interrupted.")
         name = f"{job['model'].split('@')[0]}@{job['modelVersionId']}"
         model, account = registry.version(cloud.state, name), job.get("serviceAccount", "")
-        run.server = ModelServer(cloud, run.name, "0", model, account)
+        logged = not job.get("disableContainerLogging")
+        run.server = ModelServer(cloud, run.name, "0", model, account, logged=logged)
         try:
             run.check()
             await run.ready()

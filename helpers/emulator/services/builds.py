@@ -1,5 +1,6 @@
 """Cloud Build and Artifact Registry without Docker: an image is a folder and a Dockerfile."""
 
+import argparse
 import json
 import re
 import shlex
@@ -24,6 +25,15 @@ from helpers.emulator.front.calls import (
 )  # fmt: skip
 from helpers.emulator.services import buckets, environments, logs, operations
 
+DOCKER_BUILD = argparse.ArgumentParser(exit_on_error=False, add_help=False, allow_abbrev=False)
+DOCKER_BUILD.add_argument("-t", "--tag", action="append", default=[])
+DOCKER_BUILD.add_argument("-f", "--file", default="")
+DOCKER_BUILD.add_argument("--build-arg", action="append", default=[])
+DOCKER_BUILD.add_argument("context", nargs="?", default="")
+for flag in ("--no-cache", "--pull"):
+    DOCKER_BUILD.add_argument(flag, action="store_true")
+DOCKER_BUILD.add_argument("--cache-from", action="append")
+DOCKER = re.compile(r"(gcr\.io/cloud-builders/)?docker(:.+)?")
 IMAGE = re.compile(r"([a-z0-9-]+)-docker\.pkg\.dev/([^/]+)/([^/]+)/([\w./-]+?)(?::([\w.-]+))?")
 
 
@@ -59,9 +69,14 @@ def image(cloud: Cloud, uri: str) -> Image | None:
 # --- Cloud Build
 
 
+def _parent(call: Call) -> str:
+    named = call.path.get("parent") or call.query.get("parent")
+    return named or f"projects/{call.path['projectId']}/locations/global"
+
+
 @method("cloudbuild.projects.locations.builds.create", "cloudbuild.projects.builds.create")
 def create_build(call: Call) -> dict:
-    parent = call.path.get("parent") or f"projects/{call.path['projectId']}/locations/global"
+    parent = _parent(call)
     source = call.body.get("source", {}).get("storageSource", {})
     if not source.get("bucket") or not source.get("object"):
         raise not_emulated("a build of anything but a storageSource {bucket, object}")
@@ -69,11 +84,13 @@ def create_build(call: Call) -> dict:
         raise ApiError(400, "Invalid build: no build steps specified.")
     build_id = f"{int(call.state.next_id()):08x}-0000-4000-8000-000000000000"
     name = f"{parent}/builds/{build_id}"
-    link = f"{call.cloud.url}/v1/{name}"
-    build = call.body | {
-        "id": build_id, "name": name, "projectId": parent.split("/")[1], "status": "QUEUED",
+    link, (_, project, _, location) = f"{call.cloud.url}/v1/{name}", parent.split("/")
+    values = {"PROJECT_ID": project, "BUILD_ID": build_id, "LOCATION": location}
+    build = _substituted(call.body, values | call.body.get("substitutions", {})) | {
+        "id": build_id, "name": name, "projectId": project, "status": "QUEUED",
         "createTime": now(), "logUrl": link,
     }  # fmt: skip
+    _docker(build)  # would it be run?
     call.state.put("build", name, build, parent=parent)
     return operations.start(
         call, parent, run_build, {"name": name}, metadata="BuildOperationMetadata",
@@ -83,16 +100,46 @@ def create_build(call: Call) -> dict:
 
 @method("cloudbuild.projects.locations.builds.get", "cloudbuild.projects.builds.get")
 def get_build(call: Call) -> dict:
-    if "name" in call.path:
-        return found(call, call.path["name"])
-    name = f"projects/{call.path['projectId']}/locations/global/builds/{call.path['id']}"
-    return found(call, name)
+    name = call.path.get("name") or call.query.get("name")
+    return found(call, name or f"{_parent(call)}/builds/{call.path['id']}")
 
 
 @method("cloudbuild.projects.locations.builds.list", "cloudbuild.projects.builds.list")
 def list_builds(call: Call) -> dict:
-    parent = call.path.get("parent") or f"projects/{call.path['projectId']}/locations/global"
-    return page(call, call.state.list("build", parent)[::-1], "builds")
+    return page(call, call.state.list("build", _parent(call))[::-1], "builds")
+
+
+def _substituted(build: dict, values: dict[str, str]) -> dict:
+    """[D: build-config-file-schema, substitute-variable-values] `$NAME`, `${NAME}`."""
+    steps = [step | {"args": [_expand(arg, values) for arg in step.get("args", [])]}
+             for step in build["steps"]]  # fmt: skip
+    images = [_expand(uri, values) for uri in build.get("images", [])]
+    return build | {"steps": steps} | ({"images": images} if images else {})
+
+
+def _docker(build: dict) -> tuple[argparse.Namespace, list[str]]:
+    """What the build's `docker build` is asked for, and the images that are pushed.
+
+    Raises:
+        ApiError: 501, a step does something else.
+    """
+    asked, pushed = None, [*build.get("images", [])]
+    for step in build["steps"]:
+        verb, *rest = step.get("args") or [""]
+        if DOCKER.fullmatch(step.get("name", "")) and verb == "push":
+            pushed += [uri for uri in rest if uri not in pushed]
+            continue
+        try:
+            options, odd = DOCKER_BUILD.parse_known_args(rest)
+        except argparse.ArgumentError as error:
+            raise ApiError(400, f"docker {verb} {' '.join(rest)}: {error}") from error
+        if not DOCKER.fullmatch(step.get("name", "")) or verb != "build" or odd or asked:
+            said = " ".join([step.get("name", ""), verb, *rest])
+            raise not_emulated(f"the build step {said!r} (one `docker build` and pushes are)")
+        asked = options
+    if not asked or not asked.context:
+        raise not_emulated("a build without `docker build`")
+    return asked, pushed
 
 
 @operations.work
@@ -102,20 +149,19 @@ def run_build(cloud: Cloud, name: str) -> dict:
     folder = cloud.folder / "images" / build["id"]
     try:
         _unpack(cloud, build["source"]["storageSource"], folder / "source")
-        made = _dockerfile(cloud, folder, build.get("substitutions", {}), lines)
+        asked, pushed = _docker(build)
+        made = _dockerfile(cloud, folder, asked, lines)
         environments.view(cloud, environments.base_requirements(made.base) + made.packages)
-        for uri in build.get("images", []):
+        for uri in pushed:
             _push(cloud, build, uri, made)
             lines.append(f"Pushed {uri}")
-        end = {
-            "status": "SUCCESS",
-            "results": {"images": [{"name": u} for u in build.get("images", [])]},
-        }
+        results = {"images": [{"name": uri} for uri in build.get("images", [])]}
+        end = {"status": "SUCCESS", "results": results}
     except (BuildError, ApiError) as error:
         lines.append(f"ERROR: {error}")
         end = {"status": "FAILURE", "statusDetail": str(error)}
     shutil.rmtree(folder / "source", ignore_errors=True)
-    logs.write(cloud, "build", build["id"], lines, task="build")
+    logs.write(cloud, "build", name, lines, task="build")
     build = cloud.state.update(name, lambda b: b | end | {"finishTime": now()})
     if build["status"] != "SUCCESS":
         raise ApiError(400, f"Build failed: {build['statusDetail']}", status="FAILED_PRECONDITION")
@@ -135,17 +181,21 @@ def _unpack(cloud: Cloud, source: dict, folder: Path) -> None:
         raise BuildError(f"The source can't be unpacked: {error}") from error
 
 
-def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> Image:
+def _dockerfile(
+    cloud: Cloud, folder: Path, asked: argparse.Namespace, lines: list[str]
+) -> Image:  # fmt: skip
     """Read the Dockerfile and do what can be done without Docker; the log says the rest."""
-    source, root = folder / "source", folder / "root"
+    top, root = folder / "source", folder / "root"
+    source, given = _below(top, asked.context), dict(v.partition("=")[::2] for v in asked.build_arg)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
     try:
-        text = (source / "Dockerfile").read_text()
+        text = (_below(top, asked.file) if asked.file else source / "Dockerfile").read_text()
     except OSError as error:
-        raise BuildError("unable to read Dockerfile in the source") from error
+        raise BuildError(f"unable to read {asked.file or 'Dockerfile'} in the source") from error
     text = re.sub(r"\\\s*\n", " ", re.sub(r"(?m)^\s*#.*\n?", "", text))
     base, workdir, env, entrypoint, cmd, packages = "", "/", {}, [], [], []
+    values: dict[str, str] = {}
     steps = [step.strip() for step in text.splitlines() if step.strip()]
     for number, step in enumerate(steps, 1):
         word, _, rest = step.partition(" ")
@@ -176,6 +226,9 @@ def _dockerfile(cloud: Cloud, folder: Path, values: dict, lines: list[str]) -> I
             cmd = _words(rest)
         elif word.upper() == "RUN":
             packages += _run(root, workdir, rest, lines)
+        elif word.upper() == "ARG":
+            name, _, value = rest.partition("=")
+            values[name] = given.get(name, value.strip("\"'"))
         else:
             lines.append(f" ---> {word.upper()} has no effect here")
     if not base:
@@ -303,6 +356,9 @@ def _push(cloud: Cloud, build: dict, uri: str, made: Image) -> None:
     cloud.state.put("package", package, {"name": package} | moment, parent=parent)
     cloud.state.put("image", f"image/{uri}", asdict(made), parent=parent)
     tag_name = f"{package}/tags/{tag}"
+    fixed = cloud.state.get(parent).get("dockerConfig", {}).get("immutableTags")
+    if fixed and cloud.state.get(tag_name):
+        raise BuildError(f"{uri}: the tag is taken, and the repository's tags are immutable.")
     cloud.state.put("tag", tag_name, {"name": tag_name, "version": version}, parent=package)
 
 
@@ -313,6 +369,8 @@ def create_repository(call: Call) -> dict:
         raise ApiError(400, f"repositoryId {chosen!r}; expected up to 63 of [a-z0-9-].")
     if call.body.get("format") != "DOCKER":
         raise not_emulated(f"a repository of format {call.body.get('format')!r}")
+    if call.body.get("mode", "STANDARD_REPOSITORY") != "STANDARD_REPOSITORY":
+        raise not_emulated(f"a repository of mode {call.body['mode']}")
     name = f"{parent}/repositories/{chosen}"
     moment = {"createTime": now(), "updateTime": now()}
     repository = {"name": name, "mode": "STANDARD_REPOSITORY"} | call.body | moment

@@ -1,6 +1,5 @@
 """Endpoints: models behind one address, which shares its requests between them."""
 
-import re
 import time
 
 from helpers.emulator.front import rules
@@ -8,6 +7,7 @@ from helpers.emulator.front.calls import (
     ApiError,
     Call,
     Cloud,
+    camel,
     check_etag,
     etag,
     found,
@@ -22,7 +22,10 @@ from helpers.emulator.front.calls import (
 from helpers.emulator.services import operations, predictions, registry
 
 ID = "aiplatform.projects.locations.endpoints."
-COUNTS = {"minReplicaCount", "maxReplicaCount", "scaleToZeroSpec", "initialReplicaCount"}
+# What of a deployed model can be changed [P] MutateDeployedModelRequest.
+COUNTS = {"minReplicaCount", "maxReplicaCount", "requiredReplicaCount", "autoscalingMetricSpecs",
+          "scaleToZeroSpec", "initialReplicaCount"}  # fmt: skip
+LOGGING = {"disableContainerLogging", "enableContainerLogging"}  # of v1; of v1beta1
 
 
 # --- resources
@@ -107,7 +110,7 @@ def deploy(call: Call) -> dict:
         deployed = {"displayName": model["displayName"]} | deployed | {
             "id": deployed.get("id") or call.state.next_id(),
             "model": model["name"].split("@")[0], "modelVersionId": model["versionId"],
-            "createTime": now(),
+            "createTime": now(), "_logged": _is_logged(call, deployed),
         }  # fmt: skip
         key = (name, deployed["id"])
         if (
@@ -130,7 +133,7 @@ def deploy_model(cloud: Cloud, endpoint: str, deployed: dict, split: dict) -> di
     """Start the server, then count it in; what fails leaves nothing behind."""
     key = (endpoint, deployed["id"])
     registry.deploying[key] = (deployed["model"], deployed["modelVersionId"])
-    response = {"deployedModel": deployed}
+    response = {"deployedModel": operations.shown(deployed)}
     try:
         if deployed["id"] in _ids(cloud.state.get(endpoint) or {}):
             return response  # done before the kill
@@ -156,6 +159,13 @@ def _deployed(endpoint: dict, deployed: dict, split: dict) -> dict:
                          endpoint.get("trafficSplit", {}))  # fmt: skip
 
 
+def _is_logged(call: Call, deployed: dict) -> bool:
+    """Whether what the model prints is logged: v1 has to be told not to, v1beta1 to do it."""
+    if call.version == "v1beta1":
+        return deployed.get("enableContainerLogging", False)
+    return not deployed.get("disableContainerLogging")
+
+
 def _alone_at_zero(endpoint: dict, models: list[dict]) -> None:
     """[D: predictions/autoscaling, scale to zero, limitations]"""
     lone = len(models) == 1 and endpoint.get("dedicatedEndpointEnabled")
@@ -169,8 +179,8 @@ def mutate(call: Call) -> dict:
     name, wanted = call.path["endpoint"], call.body["deployedModel"]
     given = wanted.get("dedicatedResources", {})
     fields = [part.strip().split(".")[-1] for part in call.body["updateMask"].split(",")]
-    fields = [re.sub(r"_(\w)", lambda m: m[1].upper(), field) for field in fields]
-    for field in set(fields) - COUNTS:
+    fields = [camel(field) for field in fields]
+    for field in set(fields) - COUNTS - LOGGING:
         raise ApiError(400, f"{field} of a deployed model can't be updated here.")
 
     def change(endpoint: dict) -> dict:
@@ -183,7 +193,10 @@ def mutate(call: Call) -> dict:
                 kept |= {k: given[k] for k in fields if k in given}
                 for where, said in rules.dedicated_resources(kept, "dedicated_resources"):
                     raise ApiError(400, f"{where}: {said}")
-                deployed = deployed | {"dedicatedResources": kept}
+                flags = {key: wanted[key] for key in LOGGING & set(fields) if key in wanted}
+                deployed = deployed | {"dedicatedResources": kept} | flags
+                if flags:
+                    deployed["_logged"] = _is_logged(call, deployed)
             models.append(deployed)
         _alone_at_zero(endpoint, models)
         return endpoint | {"deployedModels": models, "updateTime": now()}
@@ -192,13 +205,14 @@ def mutate(call: Call) -> dict:
     changed = _update(call.cloud, name, change)
     deployed = next(one for one in changed["deployedModels"] if one["id"] == wanted["id"])
     server = predictions.server_of(call.cloud, name, deployed)
+    server.logged = deployed.get("_logged", True)
     predictions.idle.pop(server, None)
     if predictions.idle_s(deployed):
         predictions.idle[server] = predictions.idle_s(deployed), time.monotonic()
     server.ready()
     return operations.finished(
-        call, name, {"deployedModel": deployed}, metadata="MutateDeployedModelOperationMetadata",
-        kind="MutateDeployedModelResponse",
+        call, name, {"deployedModel": operations.shown(deployed)},
+        metadata="MutateDeployedModelOperationMetadata", kind="MutateDeployedModelResponse",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.emulator.front import callers
+from helpers.emulator.front import callers, discovery, fields
 from helpers.emulator.front.calls import ApiError, Cloud, project_number
 from helpers.emulator.services import buckets, builds, environments, logs
 from helpers.emulator.services.replicas import Replica, grace_s
@@ -37,7 +37,7 @@ def plan(
     for replica, port in zip(replicas, _free_ports(len(replicas)), strict=True):
         addresses.setdefault(f"workerpool{replica.pool}", []).append(f"127.0.0.1:{port}")
     stored = cloud.folder / "buckets"
-    specs, said, number = [], {}, name.rsplit("/", 1)[-1]
+    specs, said = [], {}
     for replica in replicas:
         pool = spec["workerPoolSpecs"][replica.pool]
         machine = pool.get("machineSpec", {}).get("machineType", "machine")
@@ -65,22 +65,13 @@ def plan(
         specs.append({
             "commands": [own.hidden(command, **mounted) for command in commands], "env": env,
             "cwd": image.inside(image.workdir) if image.root else str(replica.home / "work"),
-            "log": f"{logs.folder(cloud, 'ml_job', number) / replica.home.name}.jsonl",
+            "log": f"{logs.folder(cloud, 'ml_job', name) / replica.home.name}.jsonl",
             "grace_s": grace_s(),
         })  # fmt: skip
-    ignored = ", ".join(sorted(_without_effect(spec)))
-    return specs, "\n".join([*said, *([f"Accepted without effect: {ignored}."] if ignored else [])])
-
-
-def _without_effect(spec: dict) -> set[str]:
-    """What a job asks for besides that which counts here."""
-    counts = {"workerPoolSpecs", "baseOutputDirectory", "scheduling", "timeout", "replicaCount",
-              "restartJobOnWorkerRestart", "disableRetries", "serviceAccount", "machineSpec",
-              "machineType", "containerSpec", "pythonPackageSpec"}  # fmt: skip
-    asked = [spec, spec.get("scheduling", {})]
-    for pool in spec["workerPoolSpecs"]:
-        asked += [pool, pool.get("machineSpec", {})]
-    return {name for part in asked for name, value in part.items() if value} - counts
+    known = discovery.schemas("aiplatform.v1")
+    ignored = fields.without_effect(known, "GoogleCloudAiplatformV1CustomJobSpec", spec)
+    listed = ", ".join(sorted(ignored - {"machineType"}))  # which every job has
+    return specs, "\n".join([*said, *([f"Accepted without effect: {listed}."] if listed else [])])
 
 
 def _environment(

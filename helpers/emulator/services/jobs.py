@@ -101,7 +101,7 @@ class Run:
         return callers.issue(self.cloud, self.name, account, pids)
 
     def say(self, text: str, severity: str = "INFO") -> None:
-        logs.write(self.cloud, "ml_job", self.number, text.splitlines(), severity=severity)
+        logs.write(self.cloud, "ml_job", self.name, text.splitlines(), severity=severity)
 
 
 _runs: dict[str, Run] = {}

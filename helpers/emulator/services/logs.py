@@ -1,8 +1,9 @@
-"""Cloud Logging over files: DIR/logs/TYPE/ID/TASK.jsonl, one `{"t","m","s"}` a line."""
+"""Cloud Logging over files: DIR/logs/PROJECT/TYPE/ID/TASK.jsonl, one `{"t","m","s"}` a line."""
 
 import bisect
 import contextlib
 import datetime
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -11,21 +12,22 @@ from urllib.parse import quote
 
 import orjson
 
-from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now
+from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now, project_number
 from helpers.emulator.front.filters import compile_filter
 
 ID_LABEL = {"ml_job": "job_id", "build": "build_id"}  # every other type: "endpoint_id"
 
 
-def folder(cloud: Cloud, kind: str, resource_id: str) -> Path:
-    """Where the logs of a resource lie."""
-    return cloud.folder / "logs" / quote(kind, safe="") / resource_id
+def folder(cloud: Cloud, kind: str, name: str) -> Path:
+    """Where the logs of a resource `projects/…` lie."""
+    _, project, *_, resource_id = name.split("/")
+    return cloud.folder / "logs" / project_number(project) / quote(kind, safe="") / resource_id
 
 
-def write(cloud: Cloud, kind: str, resource_id: str, lines: Iterable[str], *, task: str = "service",
+def write(cloud: Cloud, kind: str, name: str, lines: Iterable[str], *, task: str = "service",
           severity: str = "INFO") -> None:  # fmt: skip
     """Append lines to a resource's log."""
-    path = folder(cloud, kind, resource_id) / f"{task}.jsonl"
+    path = folder(cloud, kind, name) / f"{task}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
         for line in lines:
@@ -46,11 +48,14 @@ def entries(call: Call) -> dict:
     token = call.body.get("pageToken") or "0"
     if not token.isdecimal():
         raise ApiError(400, "page_token doesn't match arguments from the request")
-    project = (call.body.get("resourceNames") or ["projects/local"])[0].split("/")[1]
+    names = call.body.get("resourceNames", [])
+    if not names or not all(re.fullmatch(r"projects/[^/]+", name) for name in names):
+        raise ApiError(400, f"resourceNames={names}; expected projects/PROJECT, one or more.")
+    projects = dict.fromkeys(name.split("/")[1] for name in names)
     narrowed = re.search(r'resource\.labels\.\w+\s*=\s*"?([\w-]+)"?', text)
     within = _within(text)
-    found = _entries(call.cloud, project, narrowed and narrowed[1], within)
-    chosen = [entry for entry in found if wanted(entry)]
+    found = (_entries(call.cloud, each, narrowed and narrowed[1], within) for each in projects)
+    chosen = [entry for entry in itertools.chain(*found) if wanted(entry)]
     chosen.sort(key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
     start, size = int(token), min(int(call.body.get("pageSize") or 50), 1000)
     answer: dict = {"entries": chosen[start : start + size]} if chosen[start:] else {}
@@ -77,7 +82,8 @@ def _time(line: bytes) -> bytes:
 def _entries(
     cloud: Cloud, project: str, resource_id: str | None, within: tuple[bytes, bytes]
 ) -> Iterator[dict]:
-    for path in sorted((cloud.folder / "logs").glob(f"*/{resource_id or '*'}/*.jsonl")):
+    logs = cloud.folder / "logs" / project_number(project)
+    for path in sorted(logs.glob(f"*/{resource_id or '*'}/*.jsonl")):
         kind, found = path.parts[-3].replace("%2F", "/"), path.parts[-2]
         labels = {ID_LABEL.get(kind, "endpoint_id"): found, "project_id": project}
         resource = {"type": kind, "labels": labels | {"task_name": path.stem}}

@@ -37,6 +37,8 @@ def listed(call: Call) -> dict:
     start = _unix(call.query.get("interval.startTime") or call.query["interval.endTime"])
     project = call.path["name"].split("/")[1]
     found = [series for series in _series(project, start, end) if series["points"]]
+    if call.query.get("view") == "HEADERS":
+        found = [{k: v for k, v in series.items() if k != "points"} for series in found]
     return page(call, found, "timeSeries")
 
 

@@ -53,6 +53,7 @@ class Route:
     """Where an endpoint's requests go; `host` is "" for a shared endpoint."""
 
     host: str
+    timeout_s: float  # of one request
     targets: list[Target]
     shares: list[int]  # cumulative
 
@@ -71,8 +72,9 @@ def server_of(cloud: Cloud, endpoint: str, deployed: dict) -> ModelServer:
     key = (endpoint, deployed["id"])
     with lock:
         if key not in servers:
+            account, logged = deployed.get("serviceAccount", ""), deployed.get("_logged", True)
             servers[key] = ModelServer(
-                cloud, endpoint, deployed["id"], model, deployed.get("serviceAccount", "")
+                cloud, endpoint, deployed["id"], model, account, logged=logged
             )
             if idle_s(deployed):
                 idle[servers[key]] = idle_s(deployed), time.monotonic() + START_S
@@ -94,7 +96,9 @@ def _route(cloud: Cloud, name: str) -> Route:
                 targets.append(_target(cloud, name, deployed))
                 shares.append(split[deployed["id"]] + (shares[-1] if shares else 0))
         host = endpoint.get("dedicatedEndpointDns", "")
-        return routes.setdefault(name, Route(host, targets, shares))
+        asked = endpoint.get("clientConnectionConfig", {}).get("inferenceTimeout")
+        timeout_s = float(asked.removesuffix("s")) if asked else TIMEOUT_S
+        return routes.setdefault(name, Route(host, timeout_s, targets, shares))
 
 
 def _target(cloud: Cloud, name: str, deployed: dict) -> Target:
@@ -205,7 +209,7 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
         server = target.server
         server.under_way += 1
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(route.timeout_s):
                 started = server.ready()
                 if target.idle_s:
                     grace_s = 0 if started.done() else START_S
@@ -221,7 +225,7 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
                 metrics.record(name, target.about["deployedModelId"], answer.status, took_s)
                 return target, answer
         except TimeoutError as error:
-            raise ApiError(504, f"The model did not answer in {TIMEOUT_S} s.") from error
+            raise ApiError(504, f"The model did not answer in {route.timeout_s:g} s.") from error
         except (OSError, EOFError) as error:
             failure = error
             await asyncio.to_thread(server.wait_gone)  # died, or undeployed: the next try finds out

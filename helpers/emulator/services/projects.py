@@ -9,7 +9,15 @@ import os
 import re
 from urllib.parse import unquote
 
-from helpers.emulator.front.calls import ApiError, Call, found, method, page, project_number
+from helpers.emulator.front.calls import (
+    ApiError,
+    Call,
+    camel,
+    found,
+    method,
+    page,
+    project_number,
+)  # fmt: skip
 from helpers.emulator.services import operations
 
 KNOWN = {
@@ -144,12 +152,18 @@ def set_policy(call: Call) -> dict:
     name, policy = f"policy/{_holder(call)}", call.body.get("policy")
     if policy is None:
         raise ApiError(400, "Request contains an invalid argument: policy is not set.")
+    if policy.get("version") != 3 and any("condition" in b for b in policy.get("bindings", [])):
+        raise ApiError(400, "Policies with conditions must have version 3 (policy.version).")
     kept = call.state.get(name) or {"etag": "BwAAAA=="}
     if policy.get("etag", kept["etag"]) != kept["etag"]:
         message = "There were concurrent policy changes. Please retry the whole read-modify-write."
         raise ApiError(409, message, status="ABORTED")
     etag = base64.b64encode(call.state.next_id().encode()).decode()
-    return call.state.put("policy", name, policy | {"etag": etag})
+    # [P] the default mask; a repository's policy has no mask and no audit configs
+    changed = {camel(part) for part in call.body.get("updateMask", "bindings,etag").split(",")}
+    given = {key: policy[key] for key in changed | {"version"} if key in policy}
+    unchanged = {key: value for key, value in kept.items() if key not in changed}
+    return call.state.put("policy", name, unchanged | given | {"etag": etag})
 
 
 @method("cloudresourcemanager.projects.testIamPermissions",
@@ -199,4 +213,8 @@ def create_budget(call: Call) -> dict:
 
 @method("billingbudgets.billingAccounts.budgets.list")
 def list_budgets(call: Call) -> dict:
-    return page(call, call.state.list("budget", call.path["parent"]), "budgets")
+    """[P] scope: of a project alone, `projects/…`."""
+    budgets, scope = call.state.list("budget", call.path["parent"]), call.query.get("scope")
+    if scope:
+        budgets = [b for b in budgets if scope in b.get("budgetFilter", {}).get("projects", [])]
+    return page(call, budgets, "budgets")

@@ -47,16 +47,18 @@ class ModelServer:
     """The process that serves one deployed model."""
 
     def __init__(
-        self, cloud: Cloud, endpoint: str, deployed_id: str, model: dict, account: str = ""
-    ):
+        self, cloud: Cloud, endpoint: str, deployed_id: str, model: dict, account: str = "",
+        *, logged: bool = True,
+    ):  # fmt: skip
         """Nothing is started yet.
 
         Args:
             endpoint: its name, or a batch prediction job's.
             model: a version's resource.
             account: the service account that the model runs as; "" is the default one.
+            logged: whether what it prints goes to the logs.
         """
-        self.name, self.account = endpoint, account
+        self.name, self.account, self.logged = endpoint, account, logged
         self.home = cloud.folder / "served" / f"{endpoint.rsplit('/', 1)[-1]}-{deployed_id}"
         self.cloud, self.endpoint_id, self.id = cloud, endpoint.rsplit("/", 1)[-1], deployed_id
         self.folder, self.spec = registry.artifacts(cloud, model), model["containerSpec"]
@@ -148,7 +150,8 @@ class ModelServer:
             )
             reader = threading.Thread(target=self._read_log, args=(self.process,), daemon=True)
             reader.start()
-            deadline = time.monotonic() + START_S
+            limit = self.spec.get("deploymentTimeout", f"{START_S}s")
+            deadline = time.monotonic() + float(limit.removesuffix("s"))
             while not self.stopped and time.monotonic() < deadline:
                 if self._healthy():
                     return
@@ -183,7 +186,8 @@ class ModelServer:
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
             self._tail.append(line)
-            logs.write(self.cloud, TYPE, self.endpoint_id, [line], task=self.id)
+            if self.logged:
+                logs.write(self.cloud, TYPE, self.name, [line], task=self.id)
         process.stdout.close()
 
     def _healthy(self) -> bool:
