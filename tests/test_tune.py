@@ -136,7 +136,7 @@ def test_a_container_refuses_arguments_it_does_not_know(capsys):
 @pytest.mark.long
 def test_the_notebook_tunes_trains_and_registers(empty_cloud, tmp_path):
     """Headless, as small as it gets."""
-    small = {"TRIALS": 2, "EPOCHS": 1, "FULL_EPOCHS": 1, "MODEL_NAME": "tuned"}
+    small = {"TRIALS": 1, "EPOCHS": 1, "FULL_EPOCHS": 1, "MODEL_NAME": "tuned"}
     made = papermill.execute_notebook(
         str(ROOT / "notebooks" / "more" / "tune.ipynb"), str(tmp_path / "out.ipynb"), small,
         cwd=str(tmp_path), progress_bar=False,

@@ -47,7 +47,7 @@ def cloud(tmp_path_factory):
         pid = json.loads(known.read_text())["pid"] if known.exists() else 0
         command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(folder)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
-        until(lambda: not pid or not psutil.pid_exists(pid) or zombie(pid), 20)
+        until(lambda: not pid or not psutil.pid_exists(pid) or zombie(pid))
 
 
 def zombie(pid: int) -> bool:
@@ -161,14 +161,21 @@ def tab(cloud, browser):
 
 def opened(context, session, path: str = "") -> Tab:
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     made = Tab(page)
     page.on("console", lambda message: made.said.append(message.text))
     page.on("pageerror", lambda error: made.said.append(str(error)))
     page.on("request", lambda request: made.asked.append(request.url))
     page.goto(console.address(session, path))
-    page.wait_for_selector("h1")
+    page.wait_for_selector("h1")  # the entrance has none, and leads on
+    page.wait_for_load_state()
     return made
+
+
+def follow(page, what) -> None:
+    """Click, and wait until the page that comes of it is there as a whole."""
+    with page.expect_navigation():
+        page.click(what) if isinstance(what, str) else what.click()
 
 
 def store(session, name: str, content: bytes | str) -> str:

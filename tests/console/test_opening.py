@@ -21,7 +21,17 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers.cloud import console, links
 from helpers.cloud.client import Session
-from tests.console.conftest import Tab, Visitor, console_pid, ended, job, opened, until, zombie
+from tests.console.conftest import (
+    Tab,
+    Visitor,
+    console_pid,
+    ended,
+    follow,
+    job,
+    opened,
+    until,
+    zombie,
+)
 
 KINDS = {
     "job": "jobs/training", "tuning": "jobs/tuning", "batch": "jobs/batch", "build": "jobs/build",
@@ -103,13 +113,13 @@ def test_a_link_on_another_site_opens_for_who_is_in(cloud, browser):
     seen.page.route("http://elsewhere.test/", lambda r: r.fulfill(
         body=f"<a href='{deep}'>link</a>", content_type="text/html"))  # fmt: skip
     seen.page.goto("http://elsewhere.test/")
-    seen.page.click("a")
+    follow(seen.page, "a")
     seen.page.wait_for_selector("h1:has-text('Models')")
     used = console.address(cloud, "jobs")
     for _ in range(2):  # the second time it has been used, by this very browser
         seen.page.goto("http://elsewhere.test/")
         seen.page.evaluate("address => document.links[0].href = address", used)
-        seen.page.click("a")
+        follow(seen.page, "a")
         seen.page.wait_for_selector("h1:has-text('Jobs')")
     context.close()
 
@@ -120,13 +130,13 @@ def test_it_ends_with_its_cloud(tmp_path, monkeypatch):
     pid = console_pid()
     command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(tmp_path / "state")]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    until(lambda: gone(pid), 15)
+    until(lambda: gone(pid))
     assert not (tmp_path / "state" / console.FILE).exists()
     helpers.connect("local")
     helpers.console()
     assert console_pid() != pid
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-    until(lambda: gone(console_pid_of(tmp_path)), 15)
+    until(lambda: gone(console_pid_of(tmp_path)))
 
 
 def console_pid_of(folder: Path) -> int:
@@ -164,8 +174,8 @@ def test_a_console_on_google_belongs_to_who_opened_it(cloud):
         assert answer.status == 200, page
         assert b"Google Cloud" in page
     assert answer.status == 200
-    process.communicate(timeout=20)
-    until(lambda: gone(pid), 15)
+    process.communicate(timeout=60)
+    until(lambda: gone(pid))
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -218,16 +228,16 @@ def test_all_of_it_works_behind_a_prefix(cloud, browser, keeps_prefix):
     number = job(cloud, slow, name="proxied")
     page.goto(f"{root}{address.path}?{address.query}")
     page.wait_for_selector("h1:has-text('Overview')")
-    page.click("a:has-text('proxied')")
+    follow(page, "a:has-text('proxied')")
     page.wait_for_selector("#log div:has-text('step 4')")
     page.wait_for_selector("[data-part=state] :text('succeeded')")
     for name in ("Jobs", "Models", "Endpoints", "Buckets", "Costs", "Overview"):
-        page.click(f"nav a:has-text('{name}')")
+        follow(page, f"nav a:has-text('{name}')")
         page.wait_for_selector(f"h1:has-text('{name}')")
     endless = job(cloud, "import time; time.sleep(600)", name="stopped")
     page.goto(f"{page.url}jobs/training/{endless}")
-    page.click("a:has-text('Cancel …')")
-    page.click("button:has-text('Cancel the job')")
+    follow(page, "a:has-text('Cancel …')")
+    follow(page, "button:has-text('Cancel the job')")
     page.wait_for_selector(".said:has-text('stopped was told to stop')")
     assert page.url == f"{root}/p/local/us-central1/jobs/training/{endless}"
     assert [url for url in seen.asked if not url.startswith(root)] == []

@@ -14,7 +14,7 @@ import helpers
 from helpers import storage
 from helpers.errors import CloudError
 from tests import once
-from tests.console.conftest import ended, job, store, until
+from tests.console.conftest import ended, follow, job, store, until
 
 EXAMPLES = [{"instance": {"size": 10.0 + n, "kind": "a"}, "truth": 100.0 + n} for n in range(3)]
 PAGES = {
@@ -116,18 +116,18 @@ def test_three_clicks_answer_what_people_come_for(tab, road):
     """Why a job failed, the error of version 2 against version 1, a changed row's answer."""
     page = tab().page
     assert "cheese" in page.inner_text("main")  # no click: the first page says it
-    page.click("a:has-text('failing')")
+    follow(page, "a:has-text('failing')")
     assert "cheese" in page.inner_text(".failure")
 
-    page.click("nav a:has-text('Overview')")
-    page.click(".road a:has-text('rooms')")
+    follow(page, "nav a:has-text('Overview')")
+    follow(page, ".road a:has-text('rooms')")
     row = page.inner_text("tr:has(th:has-text('mae'))").split("\t")
     assert row[:4] == ["mae", "$3,400", "$4,000", "15 % better"]
 
-    page.click("nav a:has-text('Overview')")
-    page.click("a:has-text('Test rooms')")
+    follow(page, "nav a:has-text('Overview')")
+    follow(page, "a:has-text('Test rooms')")
     page.fill("[name=in-size]", "33")
-    page.click("button:has-text('Ask the endpoint')")
+    follow(page, "button:has-text('Ask the endpoint')")
     assert float(page.get_attribute("#answer", "value"))
 
 
@@ -138,7 +138,7 @@ def test_the_form_answers_as_helpers_does(cloud, tab, split):
     for size, kind in [("10.0", "a"), ("27.25", "b"), ("-3", "never seen")]:
         page.fill("[name=in-size]", size)
         page.locator("[name=in-kind]").fill(kind) if kind not in "abc" else _choose(page, kind)
-        page.click("button:has-text('Ask')")
+        follow(page, "button:has-text('Ask')")
         answer = float(page.get_attribute("#answer", "value"))
         row = pd.DataFrame([{"size": float(size), "kind": page.input_value("[name=in-kind]")}])
         assert answer == pytest.approx(helpers.predict(endpoint, row)["price"].iloc[0], rel=1e-5)
@@ -148,13 +148,13 @@ def test_the_form_answers_as_helpers_does(cloud, tab, split):
         if kind == "b":
             break  # the other kind is a list of levels: nothing else can be chosen
     counted = tab(f"endpoints/{split}").page
-    until(lambda: "requests, a minute" in counted.inner_text("main"), 20)
+    until(lambda: "requests, a minute" in counted.inner_text("main"))
     assert counted.locator(".chart").count() == 2
     page.fill("[name=in-size]", "a lot")
-    page.click("button:has-text('Ask')")
+    follow(page, "button:has-text('Ask')")
     assert 'Input "size" holds "a lot"; expected a number.' in page.inner_text("main")
     assert page.input_value("[name=in-size]") == "a lot"
-    page.click("a:has-text('Another one')")
+    follow(page, "a:has-text('Another one')")
     assert page.input_value("[name=in-size]") == "11.0"
 
 
@@ -166,7 +166,7 @@ def _choose(page, kind: str) -> None:
 
 def test_the_calls_to_copy_run(cloud, tab, split, tmp_path):
     page = tab(f"endpoints/{split}/test", permissions=["clipboard-read", "clipboard-write"]).page
-    page.click("button:has-text('Ask')")
+    follow(page, "button:has-text('Ask')")
     expected = float(page.get_attribute("#answer", "value"))
     for n, name in enumerate(["curl", "Python, helpers", "Python, Google's SDK"]):
         page.locator("details", has_text=name).evaluate("e => e.open = true")
@@ -186,22 +186,22 @@ def test_promoting_and_rolling_back_moves_the_bar(cloud, tab, split):
     wide = lambda: [round(float(r.get_attribute("width"))) for r in  # noqa: E731
                     page.locator(".bar rect").all()]  # fmt: skip
     assert wide() == [120, 480]
-    page.locator("tr", has_text="version 2").locator("a", has_text="Promote").click()
+    follow(page, page.locator("tr", has_text="version 2").locator("a", has_text="Promote"))
     assert "Give version 2 all the traffic of endpoint rooms?" in page.inner_text("h1")
     assert "version 2: 20 % → 100 % of the requests" in page.inner_text("main")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 80, "2": 20}
-    page.click("button:has-text('Promote version 2')")
+    follow(page, "button:has-text('Promote version 2')")
     assert "version 2 has all the traffic of rooms." in page.inner_text(".said")
     assert wide() == [600]
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 0, "2": 100}
     page.reload()
     assert page.locator(".said").count() == 0
-    page.click("a:has-text('Roll back')")
+    follow(page, "a:has-text('Roll back')")
     assert "Give version 1 all the traffic" in page.inner_text("h1")
-    page.click("a:has-text('Leave it as it is')")
+    follow(page, "a:has-text('Leave it as it is')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 0, "2": 100}
-    page.click("a:has-text('Roll back')")
-    page.click("button:has-text('Roll back version 1')")
+    follow(page, "a:has-text('Roll back')")
+    follow(page, "button:has-text('Roll back version 1')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 100, "2": 0}
 
 
@@ -214,10 +214,10 @@ def test_an_open_page_sees_what_others_change(cloud, tab, split):
 
 def test_a_version_is_taken_off_and_its_traffic_goes_on(cloud, tab, split, road):
     page = tab(f"endpoints/{road['endpoint']}").page
-    page.locator("tr", has_text="version 2").locator("a", has_text="Undeploy").click()
+    follow(page, page.locator("tr", has_text="version 2").locator("a", has_text="Undeploy"))
     assert "Take version 2 off endpoint rooms?" in page.inner_text("h1")
     assert "version 1: 80 % → 100 %" in page.inner_text("main")
-    page.click("button:has-text('Undeploy version 2')")
+    follow(page, "button:has-text('Undeploy version 2')")
     page.wait_for_selector(".said:has-text('taken off')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 100}
 
@@ -225,9 +225,9 @@ def test_a_version_is_taken_off_and_its_traffic_goes_on(cloud, tab, split, road)
 def test_a_job_is_cancelled(cloud, tab):
     number = job(cloud, "import time; print('up'); time.sleep(600)", name="endless")
     page = tab(f"jobs/training/{number}").page
-    page.click("a:has-text('Cancel …')")
+    follow(page, "a:has-text('Cancel …')")
     assert "endless" not in page.inner_text("h1")
-    page.click("button:has-text('Cancel the job')")
+    follow(page, "button:has-text('Cancel the job')")
     assert "endless was told to stop." in page.inner_text(".said")
     page.wait_for_selector("[data-part=state] :text('cancelled')")
     assert ended(cloud, number)["state"] == "JOB_STATE_CANCELLED"
@@ -265,10 +265,10 @@ def test_a_search_has_its_trials_and_the_best_marked(cloud, tab):
 def test_jobs_are_filtered(tab, road):
     page = tab("jobs").page
     page.fill("input[name=find]", "phase=test")
-    page.click("button:has-text('Show')")
+    follow(page, "button:has-text('Show')")
     assert page.locator("tbody tr").count() == 2
     page.select_option("select[name=state]", "FAILED")
-    page.click("button:has-text('Show')")
+    follow(page, "button:has-text('Show')")
     assert "None of" in page.inner_text("main")
     page.go_back()
     assert page.locator("tbody tr").count() == 2
@@ -282,25 +282,25 @@ def test_a_model_tells_what_it_takes_who_made_it_and_where_it_is(tab, road):
     assert page.locator(".tick").count() >= 1
     page.select_option("select[name=a]", "1")
     page.select_option("select[name=b]", "2")
-    page.click("button:has-text('Compare')")
+    follow(page, "button:has-text('Compare')")
     assert "18 % worse" in page.inner_text("tr:has(th:has-text('mae'))")
-    page.click("a:has-text('Made by') , p a:has-text('rooms')")
+    follow(page, "a:has-text('Made by') , p a:has-text('rooms')")
     page.wait_for_selector("h2:has-text('Log')")
 
 
 def test_buckets_are_walked_looked_at_and_downloaded(cloud, tab, road):
     seen = tab("buckets")
     page = seen.page
-    page.click("a:has-text('local-bucket')")
-    page.click("a:has-text('shown/')")
+    follow(page, "a:has-text('local-bucket')")
+    follow(page, "a:has-text('shown/')")
     assert page.locator("tbody tr").count() == 4
-    page.click("a:has-text('a.csv')")
+    follow(page, "a:has-text('a.csv')")
     assert page.locator("td").all_inner_texts() == ["1,5", "a", "2,5", "b"]
     page.go_back()
-    page.click("a:has-text('a.ipynb')")
+    follow(page, "a:has-text('a.ipynb')")
     assert "A notebook" in page.frame_locator("iframe").locator("h1").inner_text()
     page.go_back()
-    page.click("a:has-text('a.png')")
+    follow(page, "a:has-text('a.png')")
     image = page.locator("main img")  # waits for it, and then for its bytes
     assert image.evaluate("async one => { await one.decode(); return one.naturalWidth }") == 1
     with page.expect_download() as found:
@@ -340,10 +340,10 @@ def test_what_is_cleaned_up_is_listed_first(cloud, tab, split):
     page = tab("costs").page
     assert "spare" in page.inner_text("table")
     page.select_option("select[name=name]", "spare")
-    page.click("button:has-text('List what goes')")
+    follow(page, "button:has-text('List what goes')")
     assert page.inner_text("h1") == "Remove endpoint spare?"
     assert page.locator("main li").all_inner_texts() == ["endpoint spare is removed"]
-    page.click("button:has-text('Remove')")
+    follow(page, "button:has-text('Remove')")
     page.wait_for_selector(".said:has-text('endpoint spare removed')")
     gone = cloud.collection("endpoints").get(name=f"{cloud.parent}/endpoints/spare")
     with pytest.raises(CloudError, match="404"):
