@@ -55,11 +55,10 @@ def numbers(answers) -> np.ndarray:
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["image", "text", "series"])
-def test_own_data_from_the_job_to_the_answers(empty_cloud, tmp_path, monkeypatch, kind):
+def test_own_data_from_the_job_to_the_answers(session, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     source = prepared(kind, tmp_path)
     more = {"WINDOW": 14, "HORIZON": 3} if kind == "series" else {}
-    session = helpers.connect("local")
     asked = TINY | more | {"DATA": source.name}
     job = helpers.train(session, f"more/{kind}.ipynb", parameters=asked)
     measured = job.metrics
@@ -68,7 +67,7 @@ def test_own_data_from_the_job_to_the_answers(empty_cloud, tmp_path, monkeypatch
     page = helpers.storage.read_bytes(session, job.report_uri).decode()
     left_out = {"image": "dark/broken.jpg (damaged", "text": "", "series": "gaps: 2024-01-21 (2)"}
     assert left_out[kind] in page
-    model = helpers.register(session, job, name=kind)
+    model = helpers.register(session, job, name=f"own-{kind}")
     endpoint = helpers.deploy(session, model)
     x, truth = held_out(kind, source)
     online = helpers.predict(endpoint, x)
@@ -91,9 +90,8 @@ def test_built_in_data_through_every_notebook(empty_cloud, tmp_path, kind):
 
 
 @pytest.mark.long
-def test_any_model_needs_one_line(empty_cloud, tmp_path, monkeypatch):
+def test_any_model_needs_one_line(session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    session = helpers.connect("local")
     job = helpers.train(session, "more/any_model.ipynb", parameters={"EPOCHS": 1})
     assert 0.2 < job.metrics["metrics"]["accuracy"] <= 1
     endpoint = helpers.deploy(session, helpers.register(session, job, name="any"))

@@ -1,6 +1,8 @@
 """The road through papermill, notebook by notebook and in one kernel, on an empty local cloud."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -43,8 +45,19 @@ def shops() -> pd.DataFrame:
     return frame
 
 
+@pytest.fixture(scope="module")
+def used_cloud(tmp_path_factory):
+    """A local cloud for several drives, each of which removes what bills by the hour."""
+    folder = tmp_path_factory.mktemp("used") / "cloud"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_CLOUD_DIR", str(folder))
+        yield folder
+    command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
 @pytest.mark.long
-def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
+def test_an_own_file_with_texts_and_gaps(used_cloud, tmp_path):
     """02 to 04 with parameters only; rows of one's own stay out of every report."""
     shops().to_csv(tmp_path / "shops.csv", index=False)
     own = {"MODEL_NAME": "takings"}
@@ -70,13 +83,12 @@ def test_an_own_file_with_texts_and_gaps(empty_cloud, tmp_path):
     assert "takings: $" in asked
     assert "Nothing that bills by the hour is left." in asked
     assert helpers.costs(session)["what"].tolist() == ["bucket", "images"]
-    reports = [uri for uri in helpers.storage.list_uris(session, "gs://local-bucket/jobs/")]
-    report = next(uri for uri in reports if uri.endswith("/report.html"))
-    ran = next(uri for uri in reports if uri.endswith("/01_prototype.ipynb") and "input" not in uri)
-    ran = nbformat.reads(helpers.storage.read_bytes(session, ran).decode(), 4)
+    job = helpers.find_job(session)
+    ran = helpers.storage.read_bytes(session, f"{job.base_uri}/01_prototype.ipynb").decode()
+    ran = nbformat.reads(ran, 4)
     assert alarming(ran) + raw(ran) == []
     seen = trained + deployed + compared + asked
-    seen += helpers.storage.read_bytes(session, report).decode()
+    seen += helpers.storage.read_bytes(session, job.report_uri).decode()
     for area in shops()["area"].dropna().head(20):
         assert str(area) not in seen
 
@@ -90,7 +102,7 @@ def candidate(session, folder: Path) -> str:
 
 
 @pytest.mark.soak
-def test_classes(empty_cloud, tmp_path):
+def test_classes(used_cloud, tmp_path):
     """Many classes through 04, which makes the endpoint that is missing."""
     run("02_train", tmp_path, DATA="wine", MODEL_NAME="cultivar", EPOCHS=5)
     said = shown(run("04_predict", tmp_path, MODEL_NAME="cultivar"))
@@ -100,7 +112,7 @@ def test_classes(empty_cloud, tmp_path):
 
 
 @pytest.mark.long
-def test_the_whole_road_in_one_kernel(empty_cloud, tmp_path):
+def test_the_whole_road_in_one_kernel(used_cloud, tmp_path):
     shops().drop(columns="takings").to_csv(tmp_path / "towns.csv", index=False)
     own = {"DATA": "towns.csv", "TARGET": "town", "MODEL_NAME": "town", "EPOCHS": 1}
     said = shown(run("quickstart", tmp_path, OUTPUT_DIR="out", **own))
@@ -109,7 +121,7 @@ def test_the_whole_road_in_one_kernel(empty_cloud, tmp_path):
     assert "Nothing that bills by the hour is left." in said
 
 
-def test_setup_has_nothing_to_do_on_the_local_cloud(empty_cloud, tmp_path):
+def test_setup_has_nothing_to_do_on_the_local_cloud(used_cloud, tmp_path):
     assert "nothing to do" in shown(run("00_setup", tmp_path))
 
 

@@ -135,8 +135,7 @@ def test_codes_and_names_of_many_files(tmp_path):
         assert values[:, place].max() < len(rows.levels[name])  # none is unknown
 
 
-def test_from_the_bucket(parts, empty_cloud):
-    session = helpers.connect("local")
+def test_from_the_bucket(parts, session):
     helpers.storage.upload_folder(session, parts, "gs://local-bucket/tables")
     table = data.load("gs://local-bucket/tables/part-*.csv", session=session)
     rows = data.rows(table, session=session)
@@ -213,8 +212,7 @@ def test_memory_is_capped(tmp_path):
     assert grown < cap
 
 
-def test_a_job_gets_the_files_too(parts, empty_cloud):
-    session = helpers.connect("local")
+def test_a_job_gets_the_files_too(parts, session):
     parameters = {"DATA": str(parts / "part-*.csv"), "EPOCHS": 1}
     job = helpers.train(session, "01_prototype.ipynb", parameters=parameters)
     assert job.metrics["rows_train"] + job.metrics["rows_test"] == 1500

@@ -18,6 +18,7 @@ import helpers
 from helpers import storage
 from helpers.errors import ClusterError
 from tests.emulator.conftest import until
+from tests.several import Member, begin, train, work_early
 
 
 def config(**cluster) -> str:
@@ -62,14 +63,11 @@ def test_a_chief_that_is_not_there_or_trains_already_is_named(monkeypatch):
             helpers.strategy(timeout_s=1)
 
 
-def test_a_member_lost_while_tensorflow_starts_ends_the_others():
+def test_a_member_lost_while_tensorflow_starts_ends_the_others(tmp_path):
     """It says that it is there, and is never heard of again."""
     chief, gone = ports(2)
     about = {"cluster": {"chief": [chief], "worker": [gone]}, "task": {"type": "chief", "index": 0}}
-    command = [sys.executable, "-m", "tests.several", "5"]
-    env = os.environ | {"TF_CONFIG": json.dumps(about)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=env, **pipes) as started:
+    with running(begin(tmp_path / "chief", train, 5.0, TF_CONFIG=json.dumps(about))) as (started,):
 
         def told() -> bytes:
             with contextlib.suppress(OSError), socket.create_connection(chief.split(":")) as here:
@@ -78,8 +76,8 @@ def test_a_member_lost_while_tensorflow_starts_ends_the_others():
             return b""
 
         assert until(told) == b"go"
-        out, err = started.communicate(timeout=60)
-    assert started.returncode == 1
+        assert started.ended() == 1
+    out, err = started.out.read_text(), started.err.read_text()
     assert "All 2 are here. TensorFlow joins them in 5 s, or this ends." in out
     assert "in _meet" in err
 
@@ -91,35 +89,34 @@ def test_a_member_lost_while_tensorflow_starts_ends_the_others():
         *(pytest.param(n, signal.SIGSTOP, marks=pytest.mark.soak) for n in (0, 1)),
     ],
 )
-def test_a_member_lost_in_training_ends_the_others(place, how):
+def test_a_member_lost_in_training_ends_the_others(tmp_path, place, how):
     """Killed, or (stopped) without a sign of life."""
-    started = members(2, "60", "1000000")
-    try:
-        until(lambda: started[place].stdout.readline() == "trains\n", 120)
-        started[place].send_signal(how)
-        _, err = started[1 - place].communicate(timeout=60)
-        assert started[1 - place].returncode == 1
+    with running(*members(tmp_path, 2, 60.0, 1_000_000)) as started:
+        until(lambda: "trains" in started[place].out.read_text(), 120)
+        os.kill(started[place].process.pid, how)
+        assert started[1 - place].ended() == 1
+        err = started[1 - place].err.read_text()
         assert "UnavailableError" in err or "DeadlineExceededError" in err
-    finally:
-        end(started)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", [pytest.param(0, marks=pytest.mark.soak), 1])
-def test_one_told_to_stop_stops_all_after_the_same_step(session, local_cloud_folder, place):
+def test_one_told_to_stop_stops_all_after_the_same_step(
+    session, local_cloud_folder, tmp_path, place
+):
     """So that nothing since the last epoch is lost; the chief keeps the checkpoint."""
     where = f"gs://{session.bucket}/together-{place}/checkpoints/"
     about = {"AIP_CHECKPOINT_DIR": where, "LOCAL_CLOUD_DIR": str(local_cloud_folder)}
-    started = members(2, "60", "1000000", **about)
-    try:
-        until(lambda: started[place].stdout.readline() == "trains\n", 120)
-        started[place].send_signal(signal.SIGTERM)
-        said = [each.communicate(timeout=60) for each in started]
-        assert all("StoppedError: Told to stop; the checkpoint is in" in err for _, err in said)
-        assert abs(said[0][0].count("trains") - said[1][0].count("trains")) <= 1  # one was read
+    with running(*members(tmp_path, 2, 60.0, 1_000_000, **about)) as started:
+        until(lambda: "trains" in started[place].out.read_text(), 120)
+        os.kill(started[place].process.pid, signal.SIGTERM)
+        for each in started:
+            each.ended()
+            said = "StoppedError: Told to stop; the checkpoint is in"
+            assert said in each.err.read_text()
+        steps = {each.out.read_text().count("trains") for each in started}
+        assert len(steps) == 1
         assert len(storage.list_uris(session, where)) == 1
-    finally:
-        end(started)
 
 
 def test_a_member_its_cluster_does_not_know(monkeypatch):
@@ -137,48 +134,48 @@ def test_several_gpus_share_the_work(monkeypatch):
     assert helpers.strategy() == "mirrored"
 
 
-def members(count: int, *arguments: str, **environment: str) -> list[subprocess.Popen]:
-    """Starts tests/several.py as every member of a cluster of that size."""
+def members(folder, count: int, *arguments, **environment: str) -> list[Member]:
+    """Starts every member of a cluster of that size; they train."""
     chief, *others = ports(count)
     tasks = [("chief", 0), *(("worker", i) for i in range(count - 1))]
     started = []
     for kind, index in tasks:
         cluster = {"chief": [chief]} | ({"worker": others} if others else {})
-        about = {"cluster": cluster, "task": {"type": kind, "index": index}}
-        command = [sys.executable, "-u", "-m", "tests.several", *arguments]
-        env = os.environ | {"TF_CONFIG": json.dumps(about)} | environment
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=env, **pipes))
+        config = {"cluster": cluster, "task": {"type": kind, "index": index}}
+        about = {"TF_CONFIG": json.dumps(config)} | environment
+        started.append(begin(folder / f"{kind}-{index}", train, *arguments, **about))
     return started
 
 
-def end(started: list[subprocess.Popen]) -> None:
-    for each in started:
-        each.kill()
-        each.wait()
-        each.stdout.close()
-        each.stderr.close()
-
-
-def together(count: int) -> list[dict]:
-    """What every member says of its training."""
-    started = members(count, "60")
+@contextlib.contextmanager
+def running(*started: Member):
+    """Members that are ended in any case."""
     try:
-        return [json.loads(each.communicate(timeout=120)[0].splitlines()[-1]) for each in started]
+        yield started
     finally:
-        end(started)
+        for each in started:
+            each.process.kill()
+            each.process.join()
+
+
+def together(folder, count: int) -> list[dict]:
+    """What every member says of its training."""
+    with running(*members(folder, count, 60.0)) as started:
+        for each in started:
+            assert each.ended() == 0, each.err.read_text()
+        return [json.loads(each.out.read_text().splitlines()[-1]) for each in started]
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return together(1)[0]
+def alone(tmp_path_factory) -> dict:
+    return together(tmp_path_factory.mktemp("alone"), 1)[0]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.soak)])
-def test_several_workers_are_as_one(alone, count):
+def test_several_workers_are_as_one(alone, tmp_path, count):
     """Same answers on all, and those of one process with the same global batch."""
-    every = together(count)
+    every = together(tmp_path, count)
     assert all(member == every[0] for member in every)
     said = every[0]
     assert said["seen"] == [0, 1, 2]
@@ -196,24 +193,17 @@ def test_the_name_is_there_without_tensorflow():
     assert ran.stdout.strip() == "False"
 
 
-BEFORE = """\
-import keras, helpers
-keras.layers.TextVectorization().adapt(["a b", "b c"])
-helpers.strategy(timeout_s=60)
-"""
-
-
-def test_work_done_before_the_machines_are_joined_is_said_in_our_words():
+def test_work_done_before_the_machines_are_joined_is_said_in_our_words(tmp_path):
     members = ports(2)
     cluster = {"chief": members[:1], "worker": members[1:]}
-    started = []
-    for kind in cluster:
-        about = {"cluster": cluster, "task": {"type": kind, "index": 0}}
-        env = os.environ | {"TF_CONFIG": json.dumps(about)}
-        command = [sys.executable, "-c", BEFORE]
-        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-    for process in started:
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 1
-        assert "TensorFlow had begun its work before helpers.strategy()" in err.splitlines()[-1]
-        assert "in the first cell" in err.splitlines()[-1]
+    about = [{"cluster": cluster, "task": {"type": kind, "index": 0}} for kind in cluster]
+    started = [
+        begin(tmp_path / one["task"]["type"], work_early, TF_CONFIG=json.dumps(one))
+        for one in about
+    ]
+    with running(*started):
+        for each in started:
+            assert each.ended() == 1
+            last = each.err.read_text().splitlines()[-1]
+            assert "TensorFlow had begun its work before helpers.strategy()" in last
+            assert "in the first cell" in last

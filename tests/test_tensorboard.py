@@ -25,9 +25,8 @@ def logs(tmp_path_factory):
     return folder
 
 
-def test_a_jobs_logs_at_an_address(logs, empty_cloud, tmp_path, monkeypatch):
+def test_a_jobs_logs_at_an_address(logs, session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    session = helpers.connect("local")
     monkeypatch.setattr("helpers.cloud.folders.project_root", lambda: tmp_path)
     base_uri = "gs://local-bucket/jobs/today"
     helpers.storage.upload_folder(session, logs, f"{base_uri}/logs")
