@@ -69,6 +69,7 @@ def test_a_job_preempted_again_and_again_ends_the_same(
     epochs = 4 * times + 2
     about = {"parameters": {"EPOCHS": epochs}, "workers": workers}
     job = helpers.train(session, str(path), spot=True, wait=False, **about)
+    whole = helpers.train(session, str(path), wait=False, **about)  # nobody stops this one
     draw, seen = random.Random(13), 0
     replicas = ["workerpool0-0", *(f"workerpool1-{i}" for i in range(workers))]
 
@@ -82,7 +83,7 @@ def test_a_job_preempted_again_and_again_ends_the_same(
         until(lambda time=time: said("was preempted. Restarting") >= time, 300)
         seen = said("step")
     job.wait()
-    whole = helpers.train(session, str(path), **about)
+    whole.wait()
     assert job.metrics["weights"] == whole.metrics["weights"]
     assert job.metrics["history"].keys() == whole.metrics["history"].keys()
     for name, values in whole.metrics["history"].items():
