@@ -13,10 +13,11 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers import storage
 from helpers import tensorflow_cloud as tfc
-from helpers.cloud import accounts, assumptions, images
+from helpers.cloud import accounts, assumptions, grants, images
 from helpers.errors import CloudError, SettingError
 from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
+from tests.test_waits import Clock
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +304,19 @@ def test_a_role_that_is_missing_is_not_waited_for(cloud, late, monkeypatch, tmp_
     with pytest.raises(CloudError, match=r"lack iam.serviceAccounts.actAs.*iam.serviceAccountUser"):
         helpers.train(session, str(notebook(tmp_path, "small.ipynb", SMALL)))
     assert late["POST .*/customJobs"] == 1
+
+
+def test_roles_that_never_hold_end_setup_after_minutes(cloud, late, monkeypatch, capsys):
+    session, clock = google(cloud, "never-project"), Clock(monkeypatch)
+    monkeypatch.setattr("helpers.cloud.grants.HOLD_S", 60)
+    late["POST .*/builds"] = 10**6
+    plan = helpers.setup(session, apply=True)
+    assert states(plan)["image"] == {"forbidden", "missing"}
+    assert grants.HOLD_S < clock.passed_s < 2 * grants.HOLD_S
+    said = capsys.readouterr().out
+    assert said.count("do not hold yet; Google takes up to 1 minutes") == 1
+    assert "roles/cloudbuild.builds.editor" in said
+    assert "not ready yet" in said
 
 
 def test_what_a_project_has_shown_is_told_once_and_kept(cloud, capsys):

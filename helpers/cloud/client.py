@@ -252,8 +252,12 @@ class Session:
             left.close()
 
     def wait(self, operation: dict, *, api: str = "aiplatform", version: str = "") -> dict:
-        """Wait for a long-running operation, however long it takes, and give its response."""
+        """Wait for a long-running operation, however long it takes, and give its response.
+
+        Every ten minutes a line says what is waited for.
+        """
         operations, pause_s = self.service(api, version), 0.05
+        start_s, told = time.monotonic(), 0
         # An endpoint's operations are below the endpoint, Service Usage's below nothing at all.
         for collection in operation.get("name", "").split("/")[:-1:2]:
             operations = getattr(operations, collection)()
@@ -261,6 +265,11 @@ class Session:
             time.sleep(pause_s)
             pause_s = min(pause_s * 1.5, 5)
             operation = self.call(operations.get(name=operation["name"]))
+            tens = int(time.monotonic() - start_s) // 600
+            if tens > told:
+                told = tens
+                print(f"Still waiting after {10 * tens} minutes: {operation['name']} is under way "
+                      "and goes on without this notebook, too.")  # fmt: skip
         if "error" in operation:
             code, text = operation["error"].get("code", 0), operation["error"].get("message", "")
             status = STATUS.get(code, code)

@@ -57,10 +57,17 @@ class Run:
             time.sleep(min(0.1 + (time.monotonic() - start_s) / 50, 5) if shown else 0)
             job = self.resource()
             if job["state"] != shown:
-                shown, clock = job["state"], time.strftime("%M:%S", time.gmtime(elapsed_s(job)))
+                shown, clock = job["state"], _clock(elapsed_s(job))
                 state = shown.removeprefix("JOB_STATE_")
                 tqdm.write(f"job {self.number} {state} {clock}", file=sys.stdout)
             yield job
+
+
+def _clock(seconds: float) -> str:
+    """`09:05`, `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
 def follow_epochs(job) -> dict:
