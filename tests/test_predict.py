@@ -92,8 +92,24 @@ def test_any_column_name_reaches_the_endpoint(session, artifact, trained):
 
 
 def test_the_schema_says_how_rows_are_packed(numbers, mixed):
-    assert numbers.model.instance_schema["x-packed"].startswith("packed_")
-    assert mixed.model.instance_schema["x-packed"] == ""
+    names = {one.model.instance_schema["x-packed"] for one in (numbers, mixed)}
+    assert len(names) == 2
+    assert all(name.startswith("packed_") for name in names)
+
+
+def test_texts_of_any_kind_arrive_as_they_are(mixed):
+    """Each is sent once, and found by its place; also what only looks equal."""
+    odd = ["", "ünïcode €", 'a "quoted" \\', "line\nbreak", "\x00", "x" * 3000, "a", "b", "A"]
+    rows = pd.concat([frame(3, "kind")] * 9, ignore_index=True)
+    rows["kind"] = odd * 3
+    np.testing.assert_allclose(helpers.predict(mixed, rows)["price"], in_rows(mixed, rows)[0], 1e-6)
+    loose = rows.head(6).assign(kind=[1, True, 1.0, "1", None, np.nan])
+    plain = rows.head(6).assign(kind=["1", "True", "1.0", "1", "", ""])
+    pd.testing.assert_frame_equal(helpers.predict(mixed, loose), helpers.predict(mixed, plain))
+    for kind in ("category", "string"):
+        pd.testing.assert_frame_equal(
+            helpers.predict(mixed, rows.astype({"kind": kind})), helpers.predict(mixed, rows)
+        )
 
 
 @pytest.mark.parametrize("second", ["two", "kind"])

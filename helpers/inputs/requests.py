@@ -98,6 +98,9 @@ def wire_names(schema: dict) -> dict[str, str]:
 
 def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
     about, sentinel = schema["properties"][name], schema["x-missing"]
+    whole = column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "string"
+    if whole and about["type"] == "string":
+        return column.to_numpy()  # as it is: what follows takes ten times as long
     empty = column.isna().to_numpy()
     if empty.any() and not about["nullable"]:
         row = column.index[empty.argmax()]
@@ -132,8 +135,9 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
         part = {name: values[start:stop] for name, values in columns.items()}
         if not packed:
             return wire.json_body(part)
-        block = np.column_stack([*part.values()]).astype("<f4")
-        return wire.packed_body(packed, wire.pack([block]))
+        numbers, words = _coded(part)
+        block = np.column_stack(numbers).astype("<f4")
+        return wire.packed_body(packed, wire.pack([block]), words)
 
     def read(outputs, start: int, stop: int) -> pd.DataFrame:
         index = frame.index[start:stop]
@@ -149,6 +153,18 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
         return table_of_rows(answer, predictions, frame.index)
 
     return Request(len(frame), columns, body, read, pd.concat, gather)
+
+
+def _coded(columns: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
+    """Columns of texts as places in the list of all texts, and that list: each travels once."""
+    places, coded = {}, []
+    for values in columns.values():
+        if values.dtype == object:  # not by pandas, for which a text ends at its first NUL
+            for text in dict.fromkeys(values):
+                places.setdefault(text, len(places))
+            values = np.fromiter(map(places.__getitem__, values), "int64", len(values))
+        coded.append(values)
+    return coded, [*places] or None
 
 
 def table_of_rows(schema: dict, predictions: list, index: pd.Index) -> pd.DataFrame:

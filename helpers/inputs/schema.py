@@ -48,14 +48,13 @@ def prediction(table) -> dict:
 
 
 def packed(table) -> str:
-    """The signature that takes rows as bytes, or "" for a table that is not numbers alone.
+    """The signature that takes rows as bytes.
 
-    Its name depends on the columns and classes: a client that looked at another model's schema is
-    refused, where bytes alone would be misread.
+    Its name depends on the columns, their kinds and the classes: a client that looked at another
+    model's schema is refused, where bytes alone would be misread.
     """
-    if any(kind != "number" for kind in table.kinds.values()):
-        return ""
-    names = "\n".join([*table.features, "", *table.classes])
+    texts = [name for name in table.features if table.kinds[name] != "number"]
+    names = "\n".join([*table.features, "", *table.classes, *(["", *texts] if texts else [])])
     return f"packed_{zlib.crc32(names.encode()):08x}"
 
 

@@ -2,8 +2,10 @@
 
 JSON is the wall in bulk. A model whose inputs are all numbers of a fixed shape therefore has a
 second signature, `packed_…`: one input `rows`, a string of bytes that holds row after row, each its
-inputs in order, little-endian. It answers numbers as serialized tensors, named `…_bytes` because
-TensorFlow Serving writes what is named so in base64. The other end is `helpers.learning.export`.
+inputs in order, little-endian. Of a table with texts it has a second input `words`: the texts that
+occur, and a row holds their places in it. It answers numbers as serialized tensors, named
+`…_bytes` because TensorFlow Serving writes what is named so in base64. The other end is
+`helpers.learning.export`.
 """
 
 import base64
@@ -17,7 +19,7 @@ import numpy as np
 
 from helpers.inputs.signature import DEFAULT, DTYPES, Signature, Tensor, message, shape_of
 
-ROWS = "rows"  # the packed signature's only input
+ROWS, WORDS = "rows", "words"  # the packed signature's inputs
 PLAIN = {str, int, float, bool, type(None)}  # what JSON takes as it is
 PACKABLE = re.compile(r"u?int(8|16)|int(32|64)|float(16|32|64)")  # what decode_raw can take
 
@@ -81,10 +83,11 @@ def pack(arrays: Iterable[np.ndarray]) -> bytes:
     return np.column_stack([array.reshape(len(array), -1) for array in arrays]).tobytes()
 
 
-def packed_body(name: str, block: bytes) -> bytes:
-    """A request to the signature `name`."""
+def packed_body(name: str, block: bytes, words: list[str] | None = None) -> bytes:
+    """A request to the signature `name`; `words` if it takes them."""
     head = json.dumps({"signature_name": name})[:-1].encode()
-    return head + b',"inputs":{"rows":[{"b64":"' + base64.b64encode(block) + b'"}]}}'
+    tail = b"" if words is None else b',"words":' + json.dumps(words).encode()
+    return head + b',"inputs":{"rows":[{"b64":"' + base64.b64encode(block) + b'"}]' + tail + b"}}"
 
 
 def json_body(columns: dict, signature_name: str = DEFAULT) -> bytes:

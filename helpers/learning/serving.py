@@ -33,20 +33,23 @@ def named_answers(table, found) -> dict[str, tf.Tensor]:
 def of_table(model: keras.Model, table) -> tuple[tf.Module, dict]:
     """What to save of a model between `encode` and `decode`, and its signatures."""
     names = wire.input_names(table.features)
+    texts = [names[column] for column in table.features if table.kinds[column] != "number"]
 
     def serve(**columns):
         return named_answers(table, model(columns, training=False))
 
-    def packed(rows):
+    def packed(rows, words=None):
         inputs = {names[column]: Tensor("float32", (None,)) for column in table.features}
-        found = model(_unpack(rows, inputs), training=False)
+        columns = _unpack(rows, inputs)
+        for name in texts:
+            columns[name] = tf.gather(words, tf.cast(columns[name], "int32"))
+        found = model(columns, training=False)
         found = found[:, 0] if table.task == "regression" else found
         return {"answers_bytes": tf.io.serialize_tensor(found)[None]}
 
     spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     signatures = {DEFAULT: tf.function(serve).get_concrete_function(**spec)}
-    if name := schema.packed(table):
-        signatures[name] = _of_rows(packed)
+    signatures[schema.packed(table)] = _of_rows(packed, *[wire.WORDS][: len(texts)])
     return _module(model, signatures), signatures
 
 
@@ -89,9 +92,9 @@ def of_model(model, serve: Callable | None, x) -> tuple[tf.Module, dict]:
     return _module(model, signatures), signatures
 
 
-def _of_rows(packed: Callable):
-    rows = tf.TensorSpec([None], "string", wire.ROWS)
-    return tf.function(packed, autograph=False).get_concrete_function(rows)
+def _of_rows(packed: Callable, *more: str):
+    given = [tf.TensorSpec([None], "string", name) for name in (wire.ROWS, *more)]
+    return tf.function(packed, autograph=False).get_concrete_function(*given)
 
 
 def _unpack(rows, inputs: dict[str, Tensor]) -> dict:
