@@ -188,10 +188,15 @@ def test_a_model_that_changed_its_inputs_is_refused_not_misread(numbers):
     """The same number of columns under other names: bytes alone would not show it."""
     rows = {"rows": [{"b64": "AAAAAAAAAAA="}]}
     known = numbers.model.instance_schema["x-packed"]
-    module.post(numbers, "rawPredict", json.dumps({"signature_name": known, "inputs": rows}))
+    session, url = numbers.session, numbers.url
+
+    def post(body: str) -> dict:
+        return module.post(session, url, "rawPredict", body, host=numbers.host)
+
+    assert post(json.dumps({"signature_name": known, "inputs": rows}))
     body = json.dumps({"signature_name": "packed_00000000", "inputs": rows})
     with pytest.raises(CloudError, match="packed_00000000.*not found"):
-        module.post(numbers, "rawPredict", body)
+        post(body)
 
 
 def test_a_server_that_dies_on_the_way_loses_no_row(numbers):
