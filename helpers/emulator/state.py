@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+
 VERSION = 1
 
 
@@ -58,7 +60,15 @@ class State:
     def get(self, name: str) -> dict | None:
         with self._lock:
             row = self._db.execute("SELECT body FROM resources WHERE name=?", (name,)).fetchone()
-        return json.loads(row[0]) if row else None
+        return _read(row[0]) if row else None
+
+    def between(self, kind: str, first: str, last: str) -> dict[str, dict]:
+        """Resources of a kind by name, for the names from `first` to `last`."""
+        # The plus keeps SQLite to the index of names: a kind may have many more.
+        query = "SELECT name, body FROM resources WHERE name>=? AND name<=? AND +kind=?"
+        with self._lock:
+            rows = self._db.execute(query, (first, last, kind)).fetchall()
+        return {name: _read(body) for name, body in rows}
 
     def put(self, kind: str, name: str, resource: dict, *, parent: str = "") -> dict:
         """Write a resource, new or not."""
@@ -115,4 +125,11 @@ class State:
             query, values = query + " AND parent=?", [kind, parent]
         with self._lock:
             rows = self._db.execute(query + " ORDER BY rowid", values).fetchall()
-        return [json.loads(row[0]) for row in rows]
+        return [_read(row[0]) for row in rows]
+
+
+def _read(body: str) -> dict:
+    try:
+        return orjson.loads(body)
+    except ValueError:  # it has a NaN
+        return json.loads(body)

@@ -10,9 +10,11 @@ import base64
 import contextlib
 import datetime
 import hashlib
+import itertools
 import os
 import shutil
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,6 +31,7 @@ FREE = (
     "metadata", "contentType", "cacheControl", "contentDisposition", "contentEncoding",
     "contentLanguage", "customTime", "eventBasedHold", "temporaryHold",
 )  # fmt: skip
+_parts = itertools.count()
 
 
 @on_start
@@ -58,7 +61,8 @@ def describe(cloud: Cloud, bucket: str, name: str, row: dict | None = None) -> d
             return row if row and "_apart" in row else None
         if row is None or row["_print"] != [found.st_size, found.st_mtime_ns, found.st_ino]:
             known = cloud.state.get(f"b/{bucket}") or {"name": bucket}
-            row = record(cloud, known, name, path, digests(path), {"contentType": OCTETS})
+            about = {"contentType": OCTETS}
+            row = record(cloud, known, name, path, file_digests(path), about, before=row)
         return row
 
 
@@ -82,7 +86,9 @@ def place_of(cloud: Cloud, row: dict) -> Path:
     return file_of(cloud, row["bucket"], row["name"])
 
 
-def store(cloud: Cloud, bucket: dict, name: str, part: Path, sums: dict, about: dict) -> dict:
+def store(
+    cloud: Cloud, bucket: dict, name: str, part: Path, sums: dict, about: dict, live: dict | None
+) -> dict:
     """Put a file in place as the live object, whole or not at all; the lock is held.
 
     Args:
@@ -90,26 +96,16 @@ def store(cloud: Cloud, bucket: dict, name: str, part: Path, sums: dict, about: 
         part: the file, which is moved.
         sums: its checksums, see `digests`.
         about: what the client says of the object.
+        live: the object of that name that is there, see `describe`.
     """
-    live, path = describe(cloud, bucket["name"], name), file_of(cloud, bucket["name"], name)
     if live:
         keep = bucket.get("versioning", {}).get("enabled", False)
         _protect(bucket, live, archiving=keep)
         if keep:
             _keep_version(cloud, live)
-    folder = path if name.endswith("/") else path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        _move_apart(cloud, bucket, folder)
-        folder.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        number = cloud.state.next_id()
-        os.replace(part, cloud.folder / "apart" / number)
-        made = record(cloud, bucket, name, cloud.folder / "apart" / number, sums, about, number)
-    else:
-        os.replace(part, path)
-        made = record(cloud, bucket, name, path, sums, about)
+    number = _put_in_place(cloud, bucket["name"], name, part)
+    path = cloud.folder / "apart" / number if number else file_of(cloud, bucket["name"], name)
+    made = record(cloud, bucket, name, path, sums, about, apart=number, before=live)
     _drop_apart(cloud, live)
     return made
 
@@ -149,12 +145,13 @@ def save(cloud: Cloud, row: dict) -> dict:
 
 
 def record(
-    cloud: Cloud, bucket: dict, name: str, path: Path, sums: dict, about: dict, apart: str = ""
-) -> dict:
+    cloud: Cloud, bucket: dict, name: str, path: Path, sums: dict, about: dict, *,
+    apart: str = "", before: dict | None = None,
+) -> dict:  # fmt: skip
     """Make and keep the resource of a new live object whose content is in `path`."""
     found, moment, generation = path.stat(), now(), buckets.moment_number()
     folder = bucket["name"]
-    before = cloud.state.get(f"gs://{folder}/{name}")
+    before = before or cloud.state.get(f"gs://{folder}/{name}")
     if before and int(before["generation"]) >= int(generation):
         generation = str(int(before["generation"]) + 1)
     place = f"/storage/v1/b/{folder}/o/{quote(name, safe='')}"
@@ -196,21 +193,30 @@ def shown(row: dict, bucket: dict) -> dict:
 
 
 def part_of(cloud: Cloud, upload_id: str) -> Path:
-    """Where an upload's bytes arrive."""
+    """Where the bytes of a resumable upload arrive."""
     return cloud.folder / "uploads" / upload_id
 
 
-def digests(path: Path) -> dict[str, str]:
-    """Checksums as an object's resource carries them."""
+def new_part(cloud: Cloud) -> Path:
+    """A file for what becomes an object within this call."""
+    return cloud.folder / "uploads" / f"call{next(_parts)}"
+
+
+def digests(chunks: Iterable[bytes]) -> dict[str, str]:
+    """Checksums of a content as an object's resource carries them."""
     crc32c, md5 = google_crc32c.Checksum(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            crc32c.update(chunk)
-            md5.update(chunk)
+    for chunk in chunks:
+        crc32c.update(chunk)
+        md5.update(chunk)
     return {
         "crc32c": base64.b64encode(crc32c.digest()).decode(),
         "md5Hash": base64.b64encode(md5.digest()).decode(),
     }
+
+
+def file_digests(path: Path) -> dict[str, str]:
+    with open(path, "rb") as file:
+        return digests(iter(lambda: file.read(CHUNK_BYTES), b""))
 
 
 def _version_key(bucket: str, name: str, generation: str) -> str:
@@ -229,14 +235,38 @@ def _keep_version(cloud: Cloud, live: dict) -> None:
     save(cloud, live | {"timeDeleted": now()})
 
 
-def _move_apart(cloud: Cloud, bucket: dict, folder: Path) -> None:
-    """Make room for a folder where an object has its name, or that of a folder above."""
-    top = folder_of(cloud, bucket["name"])
-    path = next(path for path in (folder, *folder.parents) if path.is_file())
-    row = describe(cloud, bucket["name"], path.relative_to(top).as_posix())
+def _put_in_place(cloud: Cloud, bucket: str, name: str, part: Path) -> str:
+    """Move a file to where the object of that name is; the number of what is kept apart."""
+    path = file_of(cloud, bucket, name)
+    if name.endswith("/"):
+        _make_folder(cloud, bucket, path)
+    else:
+        try:
+            os.replace(part, path)
+            return ""
+        except (FileNotFoundError, NotADirectoryError):
+            _make_folder(cloud, bucket, path.parent)
+            os.replace(part, path)
+            return ""
+        except OSError:
+            if not path.is_dir():
+                raise
     number = cloud.state.next_id()
-    save(cloud, row | {"_apart": number})
-    os.replace(path, cloud.folder / "apart" / number)
+    os.replace(part, cloud.folder / "apart" / number)
+    return number
+
+
+def _make_folder(cloud: Cloud, bucket: str, folder: Path) -> None:
+    """Make a folder; an object of its name, or of that of a folder above, is moved apart."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        path = next(path for path in (folder, *folder.parents) if path.is_file())
+        name = path.relative_to(folder_of(cloud, bucket)).as_posix()
+        number, row = cloud.state.next_id(), describe(cloud, bucket, name)
+        save(cloud, row | {"_apart": number})
+        os.replace(path, cloud.folder / "apart" / number)
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _drop_apart(cloud: Cloud, row: dict | None) -> None:

@@ -8,7 +8,6 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from starlette.responses import Response
@@ -22,7 +21,10 @@ POLICY = {"kind": "storage#policy", "version": 1, "etag": "CAE="}
 PUBLIC = {"allUsers", "allAuthenticatedUsers"}
 DUAL = {"ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4"}
 MULTI = {"ASIA", "EU", "US"}
+NO_FILE = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00\r\n]")  # in a name
+SCANS = 16  # of folders, kept for the next page of a list
 LONGEST_RETENTION_S = 3_155_760_000  # a hundred years
+_scans: dict[Path, "Scan"] = {}
 
 
 def path_of(cloud: Cloud, uri: str) -> Path:
@@ -40,29 +42,65 @@ def folder_of(cloud: Cloud, bucket: str) -> Path:
 
 def file_of(cloud: Cloud, bucket: str, name: str) -> Path:
     """The file behind an object's name; names a file system can't hold are refused."""
-    parts = name.removesuffix("/").split("/")
-    bad = any(
-        p in ("", ".", "..") or len(p.encode()) > 240 or re.search(r"[\x00\r\n]", p) for p in parts
-    )
-    if not name or bad or len(name.encode()) > 1024:
+    size_bytes = len(name.encode())
+    long = size_bytes > 240 and any(len(part.encode()) > 240 for part in name.split("/"))
+    if not name or long or size_bytes > 1024 or NO_FILE.search(name.removesuffix("/")):
         raise ApiError(
             400,
             f"Object name {name[:80]!r} can't be kept as a file by the local cloud: parts between "
             "slashes are 1-240 bytes, not . or .., 1,024 bytes in all.",
         )
-    return folder_of(cloud, bucket).joinpath(*parts)
+    return cloud.folder / "buckets" / bucket / name
 
 
-def files_in(cloud: Cloud, bucket: str, prefix: str = "") -> Iterator[str]:
-    """Names of all plain files below the folder that a prefix points into."""
-    top = folder_of(cloud, bucket)
+def files_in(cloud: Cloud, bucket: str, prefix: str = "") -> list[str]:
+    """Names of all plain files below the folder that a prefix points into, sorted."""
     within = prefix.rpartition("/")[0]
-    if any(part in ("", ".", "..") or "\x00" in part for part in within.split("/") if within):
-        return
-    for folder, _, files in os.walk(top / within):
-        place = os.path.relpath(folder, top)
-        for file in files:
-            yield file if place == "." else f"{place}/{file}".replace(os.sep, "/")
+    if within and NO_FILE.search(within):
+        return []
+    top = cloud.folder / "buckets" / bucket / within
+    scan = _scans.pop(top, None)
+    if scan is None or not scan.holds():
+        scan = Scan(top, f"{within}/" if within else "")
+    _scans[top] = scan
+    while len(_scans) > SCANS:
+        _scans.pop(next(iter(_scans)), None)
+    return scan.names
+
+
+class Scan:
+    """The names of the files below a folder, good until one of its folders changes."""
+
+    def __init__(self, top: Path, prefix: str):
+        self.names: list[str] = []
+        self.changed_ns: dict[str, int] = {}
+        self.start_ns = time.time_ns()
+        self._look(str(top), prefix)
+        self.names.sort()
+
+    def holds(self) -> bool:
+        """A change within one tick of the file system's clock could not be seen: a folder that
+        was changed just before is looked at again."""
+        try:
+            return all(
+                os.stat(folder).st_mtime_ns == changed_ns
+                and self.start_ns - changed_ns > (2e8 if changed_ns % 10**9 else 4e9)
+                for folder, changed_ns in self.changed_ns.items()
+            )
+        except OSError:
+            return False
+
+    def _look(self, folder: str, prefix: str) -> None:
+        try:
+            self.changed_ns[folder] = os.stat(folder).st_mtime_ns
+            entries = list(os.scandir(folder))
+        except OSError:  # gone, or no folder
+            return
+        for entry in entries:
+            if not entry.is_dir():
+                self.names.append(prefix + entry.name)
+            elif not entry.is_symlink():
+                self._look(entry.path, f"{prefix}{entry.name}/")
 
 
 def find(call: Call, name: str = "") -> dict:

@@ -8,7 +8,7 @@ FAILED = "At least one of the pre-conditions you specified did not hold."
 
 
 def check(
-    found: dict | None, query: Mapping, headers: Mapping = (), *, prefix: str = "if",
+    found: dict | None, query: Mapping, headers: Mapping | None = None, *, prefix: str = "if",
     reading: bool = False,
 ) -> None:  # fmt: skip
     """Refuse a call whose conditions a resource does not meet (None: it is not there).
@@ -26,10 +26,10 @@ def check(
             raise ApiError(412, f"{FAILED} ({name}Match={query[f'{name}Match']}, found {actual})")
         if query.get(f"{name}NotMatch") == actual:
             raise _as_it_was(f"{name}NotMatch={actual}", reading)
-    etags = {name: _etags(dict(headers).get(name, "")) for name in ("if-match", "if-none-match")}
-    if etags["if-match"] and not _meets(found, etags["if-match"]):
+    wanted, unwanted = (_etags((headers or {}).get(n, "")) for n in ("if-match", "if-none-match"))
+    if wanted and not _meets(found, wanted):
         raise ApiError(412, f"{FAILED} (If-Match)")
-    if _meets(found, etags["if-none-match"]):
+    if _meets(found, unwanted):
         raise _as_it_was("If-None-Match", reading)
 
 

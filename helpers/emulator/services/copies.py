@@ -18,7 +18,7 @@ def copy_object(call: Call) -> dict:
     path, query = call.path, call.query
     origin, bucket = path["sourceBucket"], buckets.find(call, path["destinationBucket"])
     buckets.find(call, origin)
-    part = blobs.part_of(call.cloud, call.state.next_id())
+    part = blobs.new_part(call.cloud)
     try:
         with LOCK:
             source = blobs.find(call, origin, path["sourceObject"], query.get("sourceGeneration"))
@@ -48,7 +48,7 @@ def compose_object(call: Call) -> dict:
             400, f"The number of source components provided is {len(asked)}; expected 1 to 32."
         )
     about = sift("Object", call.body.get("destination", {}))
-    part = blobs.part_of(call.cloud, call.state.next_id())
+    part = blobs.new_part(call.cloud)
     try:
         with LOCK:
             sources = [_source(call, bucket["name"], one) for one in asked]
@@ -57,7 +57,7 @@ def compose_object(call: Call) -> dict:
                     with open(blobs.place_of(call.cloud, source), "rb") as content:
                         shutil.copyfileobj(content, file, blobs.CHUNK_BYTES)
             count = sum(source.get("componentCount", 1) for source in sources)
-            sums = {"crc32c": blobs.digests(part)["crc32c"], "componentCount": count}
+            sums = {"crc32c": blobs.file_digests(part)["crc32c"], "componentCount": count}
             made = _put(call, bucket, name, part, sums, about)
             for source in sources if call.body.get("deleteSourceObjects") else []:
                 if source["name"] != name:
@@ -81,5 +81,5 @@ def _put(call: Call, bucket: dict, name: str, part: Path, sums: dict, about: dic
         live = blobs.describe(call.cloud, bucket["name"], name)
         conditions.check(live, call.query, call.request.headers)
         bucket = buckets.find(call, bucket["name"])
-        made = blobs.store(call.cloud, bucket, name, part, sums, about)
+        made = blobs.store(call.cloud, bucket, name, part, sums, about, live)
     return blobs.shown(made, bucket)

@@ -1,11 +1,15 @@
 """Objects of Cloud Storage: listed, read, changed, deleted."""
 
 import base64
+import bisect
 import gzip
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import orjson
 from starlette.responses import Response, StreamingResponse
 
 from helpers.emulator.front.calls import ApiError, Call
@@ -14,6 +18,7 @@ from helpers.emulator.services.blobs import CHUNK_BYTES, OCTETS
 from helpers.emulator.services.buckets import LOCK
 from helpers.emulator.services.storage_fields import serve
 
+LIVE = 2**62  # in place of a generation: after all versions
 HEADERS = {
     "Cache-Control": "cacheControl", "Content-Disposition": "contentDisposition",
     "Content-Language": "contentLanguage", "ETag": "etag", "X-Goog-Generation": "generation",
@@ -25,66 +30,78 @@ HEADERS = {
 @serve("objects.list")
 def list_objects(call: Call) -> dict:
     bucket, query = buckets.find(call), call.query
-    names, prefixes = _matching(call, bucket["name"])
-    entries = [(name, "", False) for name in names] + [(name, "", True) for name in prefixes]
-    if query.get("versions"):
-        versions, wanted = call.state.list("version", bucket["name"]), set(names)
-        entries += [(v["name"], v["generation"], False) for v in versions if v["name"] in wanted]
-    # Versions of a name come before the live object, the oldest first.
-    entries.sort(key=lambda entry: (entry[0], int(entry[1] or 2**63)))
-    token = base64.urlsafe_b64decode(query.get("pageToken", "")).decode(errors="replace")
-    if token:
-        name, _, generation = token.partition("\n")
-        after = (name, int(generation or 2**63) if generation.isdecimal() or not generation else 0)
-        entries = [e for e in entries if (e[0], int(e[1] or 2**63)) > after]
     size = int(query.get("maxResults") or 1000)
-    page, answer = entries[:size], {"kind": "storage#objects"}
-    found = [_entry(call, bucket["name"], name, generation) for name, generation, is_prefix in page
-             if not is_prefix]  # fmt: skip
-    if any(found):
-        answer["items"] = [blobs.shown(item, bucket) for item in found if item]
-    if any(is_prefix for *_, is_prefix in page):
-        answer["prefixes"] = [name for name, _, is_prefix in page if is_prefix]
-    if len(entries) > size:
-        last = "\n".join(page[-1][:2])
-        answer["nextPageToken"] = base64.urlsafe_b64encode(last.encode()).decode()
+    page = list(itertools.islice(_entries(call, bucket["name"]), size + 1))
+    is_last, page = len(page) <= size, page[:size]
+    live = [name for name, generation, is_prefix in page if generation == LIVE and not is_prefix]
+    known, key = {}, f"gs://{bucket['name']}/"
+    if live and not query.get("delimiter"):  # what is between them is on the page, too
+        known = call.state.between("object", key + live[0], key + live[-1])
+    items, prefixes = [], []
+    for name, generation, is_prefix in page:
+        if is_prefix:
+            prefixes.append(name)
+        elif generation == LIVE:
+            items.append(blobs.describe(call.cloud, bucket["name"], name, known.get(key + name)))
+        else:
+            found = blobs.find(call, bucket["name"], name, str(generation))
+            items.append(found if found and "timeDeleted" in found else None)
+    items = [blobs.shown(item, bucket) for item in items if item]
+    answer = {"kind": "storage#objects", "items": items, "prefixes": prefixes}
+    answer = {key: value for key, value in answer.items() if value}
+    if not is_last:
+        token = base64.urlsafe_b64encode(orjson.dumps(page[-1])).decode()
+        answer["nextPageToken"] = token
     return answer
 
 
-def _matching(call: Call, bucket: str) -> tuple[list[str], list[str]]:
-    """Names of objects that a list asks for, and prefixes in place of those behind a delimiter."""
-    query, key = call.query, f"gs://{bucket}/"
-    prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-    first, last = query.get("startOffset", ""), query.get("endOffset", "")
+def _entries(call: Call, bucket: str) -> Iterator[tuple[str, int, bool]]:
+    """(name, generation, whether it is a prefix) of all that a list has after its page token; the
+    versions of a name come before the live object, the oldest first."""
+    query, prefix = call.query, call.query.get("prefix", "")
+    delimiter, last = query.get("delimiter", ""), query.get("endOffset", "")
+    fits, after = _fits(query.get("matchGlob", "")), _after(query.get("pageToken", ""))
+    versions: dict[str, list[int]] = {}
+    for row in call.state.list("version", bucket) if query.get("versions") else []:
+        versions.setdefault(row["name"], []).append(int(row["generation"]))
+    names, key = buckets.files_in(call.cloud, bucket, prefix), f"gs://{bucket}/"
+    apart = [name.removeprefix(key) for name in call.state.names("apart", key + prefix)]
+    if apart or versions:
+        names = sorted({*names, *apart, *versions})
+    i = bisect.bisect_left(names, max(prefix, query.get("startOffset", ""), after[0]))
+    while i < len(names) and names[i].startswith(prefix) and not (last and names[i] >= last):
+        name, i = names[i], i + 1
+        if not fits(name):
+            continue
+        start = name.find(delimiter, len(prefix)) if delimiter else -1
+        is_behind, end = start >= 0, start + len(delimiter)
+        found = []
+        if not is_behind or (query.get("includeTrailingDelimiter") and end == len(name)):
+            found += [(name, number, False) for number in [*sorted(versions.get(name, [])), LIVE]]
+        if is_behind:
+            found.append((name[:end], LIVE, True))
+            i = bisect.bisect_left(names, name[:end] + "\U0010ffff", i)
+        yield from (entry for entry in found if entry > after)
+
+
+def _after(token: str) -> tuple[str, int, bool]:
+    """The last entry of the page before."""
+    if not token:
+        return "", 0, False
     try:
-        fits = re.compile(_glob(query.get("matchGlob", "**")), re.DOTALL).fullmatch
+        name, generation, is_prefix = orjson.loads(base64.urlsafe_b64decode(token))
+        return str(name), int(generation), bool(is_prefix)
+    except (ValueError, TypeError) as error:
+        raise ApiError(400, "Invalid pageToken.") from error
+
+
+def _fits(glob: str) -> Callable[[str], Any]:
+    if not glob:
+        return lambda name: True
+    try:
+        return re.compile(_glob(glob), re.DOTALL).fullmatch
     except re.error as error:
         raise ApiError(400, f"Invalid matchGlob: {error}.") from error
-    found = set(buckets.files_in(call.cloud, bucket, prefix))
-    for kind in ("apart", "version") if query.get("versions") else ("apart",):
-        kept = call.state.names(kind, key + prefix)
-        found.update(name.removeprefix(key).partition("\n")[0] for name in kept)
-    names, prefixes = [], []
-    for name in sorted(found):
-        if not name.startswith(prefix) or name < first or (last and name >= last) or not fits(name):
-            continue
-        rest = name[len(prefix) :]
-        if delimiter and delimiter in rest:
-            before = prefix + rest[: rest.index(delimiter)] + delimiter
-            if not prefixes or prefixes[-1] != before:
-                prefixes.append(before)
-            if name != before or not query.get("includeTrailingDelimiter"):
-                continue
-        names.append(name)
-    return names, prefixes
-
-
-def _entry(call: Call, bucket: str, name: str, generation: str) -> dict | None:
-    """The live object, or one of its versions."""
-    if not generation:
-        return blobs.describe(call.cloud, bucket, name)
-    found = blobs.find(call, bucket, name, generation)
-    return found if found and "timeDeleted" in found else None
 
 
 def _glob(text: str) -> str:

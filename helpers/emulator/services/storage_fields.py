@@ -9,6 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+from starlette.responses import Response
+
 from helpers.emulator.front import partial
 from helpers.emulator.front.calls import ApiError, Call, method, not_emulated
 from helpers.emulator.front.discovery import by_id
@@ -121,14 +124,14 @@ def serve(*names: str, streamed: bool = False) -> Callable:
             @functools.wraps(handler)
             async def checked(call: Call):
                 _check(call)
-                return _part(call, await handler(call))
+                return _answer(call, await handler(call))
 
         else:
 
             @functools.wraps(handler)
             def checked(call: Call):
                 _check(call)
-                return _part(call, handler(call))
+                return _answer(call, handler(call))
 
         return method(*ids, streamed=streamed)(checked)
 
@@ -175,9 +178,12 @@ def _check(call: Call) -> None:
         call.body = sift(schema, call.body)
 
 
-def _part(call: Call, answer: Any) -> Any:
+def _answer(call: Call, answer: dict | Response) -> Response:
+    if isinstance(answer, Response):
+        return answer
     mask = call.query.get("fields")
-    return partial.select(answer, mask) if mask and isinstance(answer, dict) else answer
+    content = orjson.dumps(partial.select(answer, mask) if mask else answer)
+    return Response(content, media_type="application/json; charset=UTF-8")
 
 
 def _below(place: str, above: str) -> bool:

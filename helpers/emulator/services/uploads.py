@@ -17,6 +17,7 @@ from helpers.emulator.services.blobs import part_of
 from helpers.emulator.services.buckets import LOCK
 from helpers.emulator.services.storage_fields import serve, sift
 
+SMALL_BYTES = 1 << 20  # received in memory
 ABOUT_BYTES = 1 << 20  # metadata that opens a resumable upload
 
 
@@ -28,19 +29,48 @@ async def insert_object(call: Call) -> dict | Response:
     bucket, kind = buckets.find(call), call.query.get("uploadType", "")
     if kind == "resumable":
         return await _open_session(call, bucket["name"])
-    part = part_of(call.cloud, call.state.next_id())
+    if kind not in ("media", "multipart"):
+        raise ApiError(400, f"uploadType={kind!r}; expected media, multipart or resumable.")
+    part = blobs.new_part(call.cloud)
     try:
-        await _receive(call, part)
-        about = {"contentType": call.request.headers.get("content-type")}
-        if kind == "multipart":
-            about = await run_in_threadpool(_split_multipart, part, about["contentType"] or "")
-        elif kind != "media":
-            raise ApiError(400, f"uploadType={kind!r}; expected media, multipart or resumable.")
-        about = _checked(call, about)
-        made = await run_in_threadpool(_finish, call, bucket["name"], part, about, call.query)
+        about, sums = await _taken(call, part, is_multipart=kind == "multipart")
+        made = await _soon(call, bucket["name"], part, sums, _checked(call, about))
     finally:
         part.unlink(missing_ok=True)
     return blobs.shown(made, bucket)
+
+
+async def _taken(call: Call, part: Path, *, is_multipart: bool) -> tuple[dict, dict]:
+    """Leave an object's content in a file; give what is said of it, and its checksums."""
+    headers = call.request.headers
+    about = {"contentType": headers.get("content-type")}
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) <= SMALL_BYTES:
+        content = await calls.read_body(call.request, SMALL_BYTES)
+        if is_multipart:
+            about, start, stop = _parted(content, about["contentType"] or "")
+            content = content[start:stop]
+        part.write_bytes(content)
+        return about, blobs.digests([content])
+    await _receive(call, part)
+    if is_multipart:
+        about = await run_in_threadpool(_part_file, part, about["contentType"] or "")
+    return about, await run_in_threadpool(blobs.file_digests, part)
+
+
+async def _soon(call: Call, bucket: str, part: Path, sums: dict, about: dict) -> dict:
+    """Finish an upload: here where it takes a moment, in a thread where it may take longer."""
+    arguments = (call, bucket, part, sums, about, call.query)
+    try:
+        is_quick = buckets.file_of(call.cloud, bucket, about["name"]).stat().st_size <= SMALL_BYTES
+    except OSError:  # nothing is there
+        is_quick = True
+    if not is_quick or not LOCK.acquire(blocking=False):
+        return await run_in_threadpool(_finish, *arguments)
+    try:
+        return _finish(*arguments)
+    finally:
+        LOCK.release()
 
 
 async def _open_session(call: Call, bucket: str) -> Response:
@@ -101,7 +131,8 @@ async def _continue(call: Call) -> dict | Response:
 
 def _finish_session(call: Call, part: Path, row: dict) -> dict:
     call.state.put("upload", f"upload/{part.name}", row | {"inode": part.stat().st_ino})
-    made = _finish(call, row["bucket"], part, row["about"], row["query"])
+    sums = blobs.file_digests(part)
+    made = _finish(call, row["bucket"], part, sums, row["about"], row["query"])
     return _note(call, part, row, made)
 
 
@@ -127,27 +158,35 @@ async def _receive(call: Call, part: Path, *, at: int = 0, skip: int = 0) -> Non
             skip = 0
 
 
-def _split_multipart(part: Path, content_type: str) -> dict:
-    """Leave the second part's bytes in the file and give the first part, the metadata."""
+def _parted(body: bytes | mmap.mmap, content_type: str) -> tuple[dict, int, int]:
+    """What the first part of a multipart body says, and where the second, the content, is."""
     match = re.search(r'boundary="?([^";]+)"?', content_type)
-    mark = b"--" + match[1].encode() if match else b""
-    with open(part, "r+b") as file:
-        view = mmap.mmap(file.fileno(), 0) if mark and os.fstat(file.fileno()).st_size else b""
-        first = view.find(mark) + len(mark)
-        line = b"\r\n" if view[first : first + 2] == b"\r\n" else b"\n"  # both are sent
-        mark, blank = line + mark, 2 * line
-        head = view.find(blank) + len(blank)
-        second = view.find(mark, head)
-        start = view.find(blank, second) + len(blank)
-        stop = view.rfind(mark + b"--")
-        if not 2 < head <= second < start <= stop:
-            raise ApiError(400, "Malformed multipart body.")
-        kind = re.search(rb"(?i)content-type: *([^\r\n]+)", view[second:start])
-        about = _json(view[head:second])
-        view.move(0, start, stop - start)
-        view.close()
-        file.truncate(stop - start)
+    if not match:
+        raise ApiError(400, "Malformed multipart body.")
+    mark = b"--" + match[1].encode()
+    first = body.find(mark) + len(mark)
+    line = b"\r\n" if body[first : first + 2] == b"\r\n" else b"\n"  # both are sent
+    mark, blank = line + mark, 2 * line
+    head = body.find(blank) + len(blank)
+    second = body.find(mark, head)
+    start = body.find(blank, second) + len(blank)
+    stop = body.rfind(mark + b"--")
+    if not len(blank) <= head <= second < start <= stop:
+        raise ApiError(400, "Malformed multipart body.")
+    kind = re.search(rb"(?i)content-type: *([^\r\n]+)", body[second:start])
+    about = _json(body[head:second])
     about.setdefault("contentType", kind[1].decode("latin-1") if kind else None)
+    return about, start, stop
+
+
+def _part_file(part: Path, content_type: str) -> dict:
+    """Leave the content of a multipart body in its file; give what is said of it."""
+    with open(part, "r+b") as file:
+        body = mmap.mmap(file.fileno(), 0) if os.fstat(file.fileno()).st_size else b""
+        about, start, stop = _parted(body, content_type)
+        body.move(0, start, stop - start)
+        body.close()
+        file.truncate(stop - start)
     return about
 
 
@@ -176,9 +215,8 @@ def _checked(call: Call, about: dict) -> dict:
     return about
 
 
-def _finish(call: Call, bucket: str, part: Path, about: dict, query: dict) -> dict:
+def _finish(call: Call, bucket: str, part: Path, sums: dict, about: dict, query: dict) -> dict:
     """Check a received file and put it in place as an object, whole or not at all."""
-    sums = blobs.digests(part)
     for key, value in sums.items():
         if about.get(key) not in (None, "", value):
             message = f"Provided {key} {about[key]!r} doesn't match calculated {value!r}."
@@ -186,4 +224,5 @@ def _finish(call: Call, bucket: str, part: Path, about: dict, query: dict) -> di
     with LOCK:
         live = blobs.describe(call.cloud, bucket, about["name"])
         conditions.check(live, query, call.request.headers)
-        return blobs.store(call.cloud, buckets.find(call, bucket), about["name"], part, sums, about)
+        found = buckets.find(call, bucket)
+        return blobs.store(call.cloud, found, about["name"], part, sums, about, live)
