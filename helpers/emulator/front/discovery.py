@@ -306,15 +306,12 @@ def _required(schema: dict, value: Any, where: str, method: Method, missing: lis
     if not isinstance(value, dict) or schema.get("type") != "object":
         return
     for name, about in schema.get("properties", {}).items():
-        path = f"{where}.{_snake(name)}" if where else _snake(name)
-        if name in value:
+        is_set = value.get(name) not in (None, "", [])
+        if not is_set and about.get("description", "").startswith("Required."):
+            missing.append(f"{where}.{_snake(name)}" if where else _snake(name))
+        elif name in value:
+            path = f"{where}.{_snake(name)}" if where else _snake(name)
             _required(about, value[name], path, method, missing)
-        if about.get("description", "").startswith("Required.") and value.get(name) in (
-            None,
-            "",
-            [],
-        ):
-            missing.append(path)
 
 
 def _wrong(where: str, sort: str, value: Any, problems: list) -> Any:

@@ -149,11 +149,8 @@ def record(
     apart: str = "", before: dict | None = None,
 ) -> dict:  # fmt: skip
     """Make and keep the resource of a new live object whose content is in `path`."""
-    found, moment, generation = path.stat(), now(), buckets.moment_number()
-    folder = bucket["name"]
-    before = before or cloud.state.get(f"gs://{folder}/{name}")
-    if before and int(before["generation"]) >= int(generation):
-        generation = str(int(before["generation"]) + 1)
+    found, moment, folder = path.stat(), now(), bucket["name"]
+    generation = buckets.new_generation(before["generation"] if before else "0")
     place = f"/storage/v1/b/{folder}/o/{quote(name, safe='')}"
     row = {
         "kind": "storage#object", "id": f"{folder}/{name}/{generation}", "name": name,

@@ -2,6 +2,7 @@
 
 import base64
 import datetime
+import functools
 import itertools
 import os
 import re
@@ -42,6 +43,11 @@ def folder_of(cloud: Cloud, bucket: str) -> Path:
 
 def file_of(cloud: Cloud, bucket: str, name: str) -> Path:
     """The file behind an object's name; names a file system can't hold are refused."""
+    return _file(cloud.folder, bucket, name)
+
+
+@functools.lru_cache(1000)  # a call asks for the same one several times
+def _file(state: Path, bucket: str, name: str) -> Path:
     size_bytes = len(name.encode())
     long = size_bytes > 240 and any(len(part.encode()) > 240 for part in name.split("/"))
     if not name or long or size_bytes > 1024 or NO_FILE.search(name.removesuffix("/")):
@@ -50,7 +56,7 @@ def file_of(cloud: Cloud, bucket: str, name: str) -> Path:
             f"Object name {name[:80]!r} can't be kept as a file by the local cloud: parts between "
             "slashes are 1-240 bytes, not . or .., 1,024 bytes in all.",
         )
-    return cloud.folder / "buckets" / bucket / name
+    return state / "buckets" / bucket / name
 
 
 def files_in(cloud: Cloud, bucket: str, prefix: str = "") -> list[str]:
@@ -157,7 +163,7 @@ def insert_bucket(call: Call) -> dict:
     moment = now()
     fixed = {
         "kind": "storage#bucket", "id": name, "metageneration": "1", "location": place,
-        "timeCreated": moment, "updated": moment, "generation": moment_number(),
+        "timeCreated": moment, "updated": moment, "generation": new_generation(),
         "projectNumber": project_number(call.query["project"]),
         "selfLink": f"{call.cloud.url}/storage/v1/b/{name}",
     }  # fmt: skip
@@ -250,9 +256,9 @@ def delete_bucket(call: Call) -> Response:
     return Response(status_code=204)
 
 
-def moment_number() -> str:
-    """A generation: this moment in microseconds."""
-    return str(time.time_ns() // 1000)
+def new_generation(before: str = "0") -> str:
+    """This moment in microseconds, or more: later than what was `before`."""
+    return str(max(time.time_ns() // 1000, int(before) + 1))
 
 
 def _completed(bucket: dict, before: dict, body: dict) -> dict:
