@@ -127,7 +127,7 @@ def _finished(tuning: Tuning, job: dict) -> Tuning:
 
 
 def _follow(tuning: Tuning, count: int) -> dict:
-    """One line a trial until the job has ended; the job as it is then."""
+    """Print a line for each trial until the job has ended, and give the job as it is then."""
     seen = set()
     with tqdm(total=count, desc="trials", unit="trial", file=sys.stdout) as bar:
         for job in tuning.follow():

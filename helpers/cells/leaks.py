@@ -43,7 +43,7 @@ def take_out(notebook, name: str) -> str:
     Args:
         name: the notebook's, for the answer.
     Returns:
-        Which cell held the first, and of which kind, or "".
+        A sentence about the first: which cell held it, and its kind; "" when there was none.
     """
     folder = os.environ.get("LOCAL_CLOUD_DIR") or project_root() / ".local-cloud"
     kinds = dict(KINDS)

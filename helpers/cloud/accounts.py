@@ -1,7 +1,7 @@
 """Who may do what: the accounts that jobs and builds run as, their roles, and the caller's own.
 
 Each account may do what it must and nothing else; without them a project's default account is
-used. There is never a key: machines get their identity from Google, people sign in.
+used. There is never a key: machines get their identity from Google, and people sign in.
 """
 
 from helpers.cloud import repository

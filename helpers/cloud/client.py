@@ -310,11 +310,11 @@ def retry(
     tries: int = 0,
     patience: Callable[[CloudError], int] = lambda error: 0,
 ) -> Any:
-    """Run a step until it meets no failure that may pass: the only rule of this package for it.
+    """Run a step again while its failure may pass: the one rule of this package for retries.
 
     Args:
         tries: how often at most; 0 is RETRIES and one, about a minute.
-        patience: how often at most after a failure of a kind of its own, 0 where it is of none.
+        patience: the most tries after a failure of a special kind; 0 for any other failure.
     Raises:
         CloudError: the last failure.
     """

@@ -1,6 +1,6 @@
 """Roles that were given a moment ago: Google takes minutes until they hold, and refuses meanwhile.
 
-When `setup` gave some is kept in the bucket, so that the first submit knows it in another notebook.
+The bucket keeps the time at which `setup` gave some: a submit from another notebook then knows it.
 """
 
 import json

@@ -71,7 +71,7 @@ def _clock(seconds: float) -> str:
 
 
 def follow_epochs(job) -> dict:
-    """Draw the epochs until the job has ended; the job as it is then."""
+    """Draw the epochs until the job has ended, and give the job as it is then."""
     seen, since, bar = set(), "", None
     for resource in job.follow():  # noqa: B007 - the last one is what it gives
         for entry in job.logs(since=since):
@@ -93,7 +93,7 @@ def create(session: Session, kind: str, body: dict) -> str:
     """Create a job, once; its name.
 
     Args:
-        body: its display name must be of this call alone.
+        body: its display name must be unique to this call.
     """
 
     def find() -> dict | None:

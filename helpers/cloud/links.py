@@ -14,7 +14,7 @@ OURS = {
 
 
 def console(session: Session, kind: str, name: str) -> str:
-    """The page of a console that shows a resource; on the local cloud it is ours, which begins
+    """The page of a console that shows a resource; on the local cloud it is ours, which starts
     with the first link to it."""
     if session.cloud != "local":
         return page(kind, name, session.project, session.location)

@@ -1,4 +1,4 @@
-"""Google's list prices: what a machine or a store costs an hour, or that a person must look."""
+"""Google's list prices: what a machine or a store costs an hour, where the list is clear."""
 
 import functools
 import re

@@ -116,7 +116,7 @@ def in_order(column: Texts) -> Texts:
 
 
 def whole(column: np.ndarray) -> bool:
-    """All that are there are whole numbers, and there are some."""
+    """Whether all known values are whole numbers, and some are known."""
     first = column[:SAMPLE]
     if (np.abs(first - np.rint(first)) > 0).any():
         return False
@@ -261,7 +261,7 @@ def _without_unit(text: str) -> tuple[str, str]:
 
 
 def _numbers(text: str, comma: bool) -> np.ndarray:
-    """Lines as numbers, NaN where one is none: `$1,200`, `12 %`, `(3.5)`, `1.200,50`."""
+    """Lines as numbers, NaN for those that are none: `$1,200`, `12 %`, `(3.5)`, `1.200,50`."""
     text = re.sub(rf"[ \t]*{SYMBOLS}[ \t]*", "", text).replace("−", "-")
     text = re.sub(r"(?m)^\((.*)\)$", r"-\1", text)
     comma = comma or bool(re.search(r"(?m)^-?(\d+|\d{1,3}(\.\d{3})+),(\d{1,2}|\d{4,})$", text))
@@ -284,7 +284,7 @@ def _symbol(levels: np.ndarray, counts: np.ndarray) -> str:
 
 
 def read_dates(levels: np.ndarray, counts: np.ndarray, rows: int) -> pd.DatetimeIndex | None:
-    """Levels as dates, NaT where one is none; None where few are."""
+    """Levels as dates, NaT for those that are none; None when few are dates."""
     if len(levels) > 10 * SAMPLE:
         some = levels[:: len(levels) // SAMPLE]
         if sum(bool(DATE.fullmatch(level)) for level in some) < len(some) / 2:

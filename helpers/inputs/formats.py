@@ -1,6 +1,6 @@
 """What a file is by its first bytes, and its columns: CSV, JSON lines, Parquet, Excel.
 
-What a spreadsheet holds is written as CSV and read as such: people make the same things of both.
+A spreadsheet is written as CSV and read like one, because people put the same things into both.
 """
 
 import json

@@ -22,7 +22,7 @@ PROPOSED = {
 
 
 def game_sales() -> pd.DataFrame:
-    """The rule, in whole dollars and with Python's own generator: the same bytes everywhere.
+    """The rows, in whole dollars and with Python's own generator: the same bytes everywhere.
 
     Earnings grow faster than the rating does, a sequel sells by how good it is, and action helps
     only among adults: a linear model explains about 94 %. The noise is the sum of four even draws

@@ -44,7 +44,7 @@ def reported(measured: dict) -> dict[str, float]:
 
 
 def errors(scores: dict[str, float]) -> dict[str, float]:
-    """Of what `score` gives the numbers that decide between two models; less is better."""
+    """The numbers of `score` that decide between two models; less is better."""
     found = {name: v for name, v in scores.items() if name.endswith(("mae", "log_loss"))}
     for name, share in scores.items():
         of = name.removesuffix("accuracy")
@@ -87,8 +87,8 @@ def score(truth, answers) -> dict[str, float]:
         truth: (n, …) numbers, class numbers or texts; a dict of these for several outputs.
         answers: what `helpers.predict` gives: a frame, an array or a dict of arrays.
     Returns:
-        Of numbers mae and rmse in their unit, and r2; of classes accuracy, and log_loss where
-        probabilities are known. Of several outputs each with its name before it.
+        For numbers mae and rmse in their unit, and r2; for classes accuracy, and log_loss where
+        probabilities are known. For several outputs, each number has the output's name before it.
     Raises:
         SettingError: they are not of the same rows, or it can't be told what answers what.
     """

@@ -85,7 +85,7 @@ def with_answers(found: NewRows, answers) -> pd.DataFrame:
 
 
 def write(frame: pd.DataFrame, source: str, session) -> str:
-    """Write a frame beside the file it was made of; where that is."""
+    """Write a frame beside the file it came from, and give the address."""
     plain = re.sub(r"/?[^/]*\*.*$", "", source).rstrip("/") if "*" in source else source.rstrip("/")
     folder, _, name = plain.rpartition("/")
     stem = name if "*" in source or source.endswith("/") else re.sub(r"(\.\w+){1,2}$", "", name)

@@ -39,7 +39,7 @@ class Left:
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
-    """When each file below a folder was written last, and its size."""
+    """When each file below a folder was last written, and its size."""
     return {name: _stamp(path) for name, path in _files(folder).items()}
 
 

@@ -59,7 +59,7 @@ def batches(
         epochs = tf.data.Dataset.counter(start_epoch)
         found = epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
         size = tf.data.INFINITE_CARDINALITY
-    # without it Keras, which runs many steps in one call, takes the end of the rows for a lack
+    # without it Keras, which runs many steps in one call, warns at the end of the rows
     found = found.apply(tf.data.experimental.assert_cardinality(size))
     return _shared(found, weighted=seed is not None and labelled, labelled=labelled)
 
@@ -199,7 +199,7 @@ def _first(*batch):
 
 
 def _beside(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Made beside the training step, which needs the cores more than this does."""
+    """Make batches beside the training step, which needs the cores more than this does."""
     options = tf.data.Options()
     options.threading.max_intra_op_parallelism = 1
     options.autotune.enabled = False
@@ -207,7 +207,7 @@ def _beside(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def steps_per_execution(steps_per_epoch: int) -> int:
-    """How many training steps Keras should run in one call, so that Python is not the brake.
+    """How many training steps Keras should run in one call, so that Python does not slow it.
 
     A divisor of `steps_per_epoch`, because an execution must not cross an epoch: the largest up to
     512, or the next larger one where that is under 32. 1 under several workers.

@@ -1,4 +1,4 @@
-"""What training says of itself: few lines, each for people."""
+"""What training prints: few lines, written for people."""
 
 import time
 
@@ -10,7 +10,7 @@ LINES, PAUSE_S = 10, 30
 
 
 class progress(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Keras's own are not
-    """As a callback of `fit` with `verbose=0`: a line every tenth of the epochs, or every 30 s.
+    """A callback of `fit` with `verbose=0`: prints a line every tenth of the epochs, or every 30 s.
 
     The lines begin as Keras's do, `Epoch 5/50`, from which a follower of the job draws its bar.
 

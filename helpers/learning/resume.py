@@ -1,4 +1,4 @@
-"""Go on where a training job was stopped: checkpoints every epoch, and when told to stop.
+"""Resume a training job where it was stopped: checkpoints every epoch, and when told to stop.
 
 A checkpoint is one file, `epoch-step.npz`, below the gs:// address AIP_CHECKPOINT_DIR:
 weights, the optimizer's state (with it the place in a learning-rate schedule), random states,
@@ -63,8 +63,8 @@ class checkpoints(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as 
     def beside(self, *others: keras.callbacks.Callback) -> list[keras.callbacks.Callback]:
         """The callbacks for `fit`: this one, and others that go on where they were as well.
 
-        Kept of those: public numbers, lists and arrays that are no arguments of their class, such
-        as an EarlyStopping's count of bad epochs, its best value and its best weights.
+        Their public numbers, lists and arrays are kept, unless they are arguments of their class:
+        an EarlyStopping's count of bad epochs, its best value and its best weights.
         """
         self._others = others
         return [self, *others]
@@ -156,7 +156,7 @@ def _state(model: keras.Model) -> list:
 
 
 def _check(model: keras.Model) -> None:
-    """Refuse at once what could be saved but not restored."""
+    """Refuse at once a model that could be saved but not restored."""
     if not model.built or not model.variables:
         raise SettingError(
             "checkpoints(model): the model has no weights yet, so none could be restored after a "

@@ -1,6 +1,6 @@
-"""Which tf.distribute strategy this process should use; the machine says, not a setting.
+"""Which tf.distribute strategy this process should use; the machine decides, not a setting.
 
-`python -m helpers.learning.strategy SCRIPT …` runs a script that knows of none under that strategy.
+`python -m helpers.learning.strategy SCRIPT …` runs a script under that strategy.
 """
 
 import contextlib

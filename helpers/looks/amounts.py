@@ -20,7 +20,7 @@ def money(value: float, unit: str = "") -> str:
 
 
 def amount(value, unit: str = "", digits: int = 3) -> str:
-    """A number as a table has it: `$4,250`, `0.987`, `12 kWh`; what is none as a text."""
+    """A number as a table has it: `$4,250`, `0.987`, `12 kWh`; other values as text."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return "" if value is None else str(value)
     if math.isnan(value):

@@ -17,7 +17,7 @@ def write(
     """Store `card.md` beside a model's folder `gs://…/model/`; what is not known is left out.
 
     Args:
-        instance: of a table's model its schema; so is `prediction`.
+        instance, prediction: the schemas of a table's model; {} for other models.
     Returns:
         A line for the version's description, and labels: what it predicts, from which data.
     """

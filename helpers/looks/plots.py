@@ -22,7 +22,7 @@ CELLS = 20  # up to this many classes, a confusion matrix is written out in numb
 
 
 def look(table) -> Figure:
-    """Above the target's values, below how much of them each column explains by itself.
+    """The target's values, and below them how much of them each column explains by itself.
 
     A column is cut into groups (its levels, or equal parts of its rows); what it explains is the
     share of the target's variance that lies between the groups. Training rows only.

@@ -32,7 +32,7 @@ def html_report(ipynb: str | Path, html: str | Path) -> Path:
 
 
 def index(folder: str | Path, facts: dict[str, str] | None = None) -> Path:
-    """Write `folder`/index.html, which leads to the folder's reports, and link them to each other.
+    """Write `folder`/index.html, which leads to the folder's reports, and link these to each other.
 
     Args:
         folder: executed notebooks with their pages. `folder`/*/metrics.json, as 01 leaves it, is

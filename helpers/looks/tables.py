@@ -1,4 +1,4 @@
-"""Frames that programs compute with and people read: three digits, units, words for nothing."""
+"""Frames that programs compute with and people read: three digits, units, no empty tables."""
 
 from html import escape
 
@@ -39,7 +39,7 @@ class Shown(pd.DataFrame):
         return self._texts().to_string(index=not self._counted())
 
     def _counted(self) -> bool:
-        """Whether the index only numbers the rows, which tells nobody anything."""
+        """Whether the index only numbers the rows, which is no information."""
         return isinstance(self.index, pd.RangeIndex)
 
     def _texts(self) -> pd.DataFrame:
