@@ -78,7 +78,8 @@ def _until_cloud_ends(server: uvicorn.Server, state: Path) -> None:
             last_s = time.monotonic()
         if not (state / "emulator.json").exists():
             limit_s = GONE_S["stopped"]
-        server.should_exit = time.monotonic() - last_s > limit_s
+        if time.monotonic() - last_s > limit_s:  # never False: a signal may have set it meanwhile
+            server.should_exit = True
 
 
 def _until_input_ends(server: uvicorn.Server, state: Path) -> None:

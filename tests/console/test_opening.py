@@ -21,6 +21,7 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers.cloud import console, links
 from helpers.cloud.client import Session
+from helpers.pages import process
 from tests.console.conftest import (
     Tab,
     Visitor,
@@ -139,6 +140,23 @@ def test_it_ends_with_its_cloud(tmp_path, monkeypatch):
     until(lambda: gone(console_pid_of(tmp_path)))
 
 
+def test_a_signal_to_end_is_not_forgotten(tmp_path, monkeypatch):
+    """It may come while the console looks whether its cloud is there."""
+    (tmp_path / "emulator.json").write_text(json.dumps({"pid": os.getpid()}))
+    server = types.SimpleNamespace(should_exit=False)
+    looks = []
+
+    def told_meanwhile(_: float) -> None:
+        looks.append(server.should_exit)
+        assert len(looks) < 3
+        server.should_exit = True
+
+    clock = types.SimpleNamespace(sleep=told_meanwhile, monotonic=time.monotonic)
+    monkeypatch.setattr(process, "time", clock)
+    process._until_cloud_ends(server, tmp_path)
+    assert (looks, server.should_exit) == ([False], True)
+
+
 def console_pid_of(folder: Path) -> int:
     file = folder / "state" / console.FILE
     return json.loads(file.read_text())["pid"] if file.exists() else 2**22 + 1
@@ -148,6 +166,7 @@ ON_GOOGLE = """
 import sys
 from google.oauth2.credentials import Credentials
 from helpers.cloud.client import Session
+from helpers.pages import process
 from helpers.cloud import console
 given = Credentials(token=sys.argv[2])
 session = Session("google", "local", "us-central1", "local-bucket", sys.argv[1], given)
