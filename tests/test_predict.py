@@ -106,6 +106,7 @@ def test_texts_of_any_kind_arrive_as_they_are(mixed):
     loose = rows.head(6).assign(kind=[1, True, 1.0, "1", None, np.nan])
     plain = rows.head(6).assign(kind=["1", "True", "1.0", "1", "", ""])
     pd.testing.assert_frame_equal(helpers.predict(mixed, loose), helpers.predict(mixed, plain))
+    rows = rows[rows["kind"] != "\x00"]  # for pandas' categories a text ends there
     for kind in ("category", "string"):
         pd.testing.assert_frame_equal(
             helpers.predict(mixed, rows.astype({"kind": kind})), helpers.predict(mixed, rows)
