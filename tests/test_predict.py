@@ -168,7 +168,7 @@ def test_an_interrupt_sends_nothing_more(numbers, monkeypatch):
 
     def interrupted(*arguments, **more):
         sent.append(1)
-        if len(sent) == 5:
+        if len(sent) in (5, 25, 45):  # Python drops one that meets an object's finalizer
             _thread.interrupt_main()
         return post(*arguments, **more)
 
