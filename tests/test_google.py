@@ -22,7 +22,7 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers import storage
 from helpers.errors import NotFoundError
-from tests.emulator.conftest import start
+from tests.emulator.conftest import Emulator, start
 from tests.test_train import SMALL, notebook
 
 WIRE = Path(__file__).with_name("google_wire.txt")
@@ -43,8 +43,15 @@ CHANGING = {  # what differs from run to run
 @pytest.fixture
 def wire(tmp_path, monkeypatch):
     """Leads calls to Google's hosts to a local cloud; gives the list of what was sent."""
-    cloud, sent = start(tmp_path / "state"), []
-    request = httplib2.Http.request
+    cloud = start(tmp_path / "state")
+    yield led_to(cloud, monkeypatch)
+    cloud.stop()
+
+
+def led_to(cloud: Emulator, monkeypatch) -> list[tuple]:
+    """From now on, what is sent to Google's hosts goes to this local cloud; the list of it:
+    (HTTP method, host, path and query, body, response, content)."""
+    sent, request = [], httplib2.Http.request
 
     def led(self, uri, method="GET", body=None, headers=None, **more):
         parts = urlsplit(uri)
@@ -52,30 +59,30 @@ def wire(tmp_path, monkeypatch):
             return request(self, uri, method, body, headers, **more)
         assert parts.scheme == "https"
         assert re.fullmatch(r".*\.(googleapis\.com|prediction\.vertexai\.goog)", parts.hostname)
-        sent.append((method, parts.hostname, unquote(parts.path + "?" + parts.query), body))
         headers = {k: v for k, v in (headers or {}).items() if k.lower() != "host"}
         if parts.hostname.endswith(".goog"):
             headers["host"] = parts.hostname
         address = f"{cloud.url}{parts.path}" + (f"?{parts.query}" if parts.query else "")
-        return request(self, address, method, body, headers, **more)
+        answer = request(self, address, method, body, headers, **more)
+        sent.append((method, parts.hostname, f"{parts.path}?{parts.query}", body, *answer))
+        return answer
 
     monkeypatch.setattr(httplib2.Http, "request", led)
     monkeypatch.setattr("google.auth.default", lambda **_: (Credentials(token=cloud.token), None))
-    yield sent
-    cloud.stop()
+    return sent
 
 
 def written(sent: list[tuple]) -> list[str]:
     """One line a request, first seen first; what is only asked again stands once."""
     lines = {}
-    for method, host, path, body in sent:
+    for method, host, path, body, *_ in sent:
         if "/operations/" in path or "timestamp>=" in str(body):
             continue  # how often is a matter of speed
         if not path.startswith("/upload/") and body:
             body = json.dumps(json.loads(body), sort_keys=True)
         elif body is not None:
             body = "<content>"
-        line = f"{method} {host} {path.rstrip('?')} {body or ''}".rstrip()
+        line = f"{method} {host} {unquote(path.rstrip('?'))} {body or ''}".rstrip()
         for pattern, word in CHANGING.items():
             line = re.sub(pattern, word, line)
         lines[re.sub(r'"b64": "[^"]+"', '"b64": "…"', line)] = None

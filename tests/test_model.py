@@ -275,6 +275,83 @@ def test_the_schemas_say_what_goes_in_and_what_comes_out(tmp_path):
     assert len(prediction["properties"]) == 4
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+def test_half_precision_is_served_in_full(tmp_path, policy, capsys):
+    """TensorFlow Serving has no JSON for halves."""
+    x = keras.Input((3,), name="x", dtype="float32" if policy[0] == "m" else policy)
+    model = keras.Model(x, keras.layers.Dense(2, dtype=policy, name="y")(x))
+    rows = np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3)
+    saved = tf.saved_model.load(helpers.export(model, folder=tmp_path))
+    assert "x (float32, n × 3) → y (float32, n × 2)" in capsys.readouterr().out
+    expected = tf.cast(model(tf.cast(rows, x.dtype)), "float32")
+    found = saved.signatures["serving_default"](x=tf.constant(rows))["y"]
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+
+
+class Joined(keras.Model):
+    """Takes a list of two, as `fit` gives it."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        one, two = inputs
+        return {"sum": {"of": self.out(keras.ops.concatenate([one, two], axis=1))}, "one": one}
+
+
+class Apart(Joined):
+    def call(self, one, two):
+        return super().call([one, two])
+
+
+def test_inputs_and_outputs_have_names_however_a_model_takes_them(tmp_path, capsys):
+    one, two = np.ones((4, 3), "float32"), np.zeros((4, 2), "float32")
+    two_inputs = [keras.Input((3,), name="zeta"), keras.Input((2,), name="alpha")]
+    outputs = [keras.layers.Dense(n + 1, name=f"y{n}")(x) for n, x in enumerate(two_inputs)]
+    unnamed = [keras.Input((3,)), keras.Input((2,))]
+    odd = [keras.Input((3,), name="unit price (€)"), keras.Input((2,), name="Größe")]
+    for model, x, y, said in [
+        (Joined(), [one, two], one, "takes inputs_0 (float32, n × 3), inputs_1 (float32, n × 2)"),
+        (Apart(), {"one": one, "two": two}, one, "takes one (float32, n × 3), two (float32"),
+        (keras.Model(two_inputs, outputs), [one, two], [one[:, :1], two],
+         "alpha (float32, n × 2), zeta (float32, n × 3) → y0 (float32, n × 1), y1"),
+        (keras.Model(unnamed, keras.layers.Concatenate()(unnamed)), [one, two], np.ones((4, 5)),
+         "takes keras_tensor (float32, n × 3), keras_tensor_1 (float32, n × 2)"),
+        (keras.Model(odd, keras.layers.Concatenate()(odd)),
+         {"Größe": two, "unit price (€)": one}, np.ones((4, 5)), "takes Gr_e (float32, n × 2)"),
+    ]:  # fmt: skip
+        helpers.export(model, folder=tmp_path, examples=(x, y))
+        told = capsys.readouterr().out
+        assert said in told
+        assert "4 held-out examples" in told
+        assert ("versions can't be compared" in told) == isinstance(model, Joined)
+
+
+def test_a_file_that_lacks_its_own_code_says_which(tmp_path):
+    class Unknown(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    keras.Sequential([keras.Input((3,)), Unknown()]).save(tmp_path / "m.keras")
+    with pytest.raises(SettingError, match=r"Could not locate class 'Unknown'\. If it holds"):
+        helpers.export(tmp_path / "m.keras", folder=tmp_path)
+
+
+def test_a_module_that_is_no_keras_model_is_called_as_it_says(tmp_path):
+    class Twice(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+        def __call__(self, x):
+            return 2 * x
+
+    saved = tf.saved_model.load(helpers.export(Twice(), folder=tmp_path))
+    np.testing.assert_array_equal(
+        saved.signatures["serving_default"](x=tf.ones((1, 2)))["output_0"], [[2, 2]]
+    )
+    with pytest.raises(SettingError, match="takes no named argument"):
+        helpers.export(tf.Module(), folder=tmp_path)
+
+
 def test_importing_helpers_does_not_import_tensorflow():
     code = (
         "import sys, helpers; from helpers.inputs import schema; from helpers import plots; "

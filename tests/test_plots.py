@@ -121,7 +121,7 @@ def test_the_most_accurate_is_the_best():
 def test_an_answer_is_marked_among_known_values():
     data = table()
     axes = plots.answer(pd.DataFrame({"price": [1e6]}), data.train["price"], unit="$")
-    assert axes.get_title() == "price: $1 M, above 100% of 60 known rows"
+    assert axes.get_title() == "price: $1 M, above 100% of 60 known values"
     assert axes.lines[0].get_xdata()[0] == 1e6
     classes = table("multiclass")
     shares = {"price": ["dear"], "probability_dear": [0.7], "probability_cheap": [0.3]}
@@ -157,3 +157,13 @@ def test_a_confusion_matrix_names_the_commonest_mistake():
     assert sum(int(text.get_text()) for text in axes.texts) == 20
     perfect = plots.truth(data, data.test[["price"]])
     assert perfect.get_title() == "100% of 20 rows are right"
+
+
+def test_what_is_no_row_is_not_called_one():
+    data = table("multiclass")
+    data.called = "pictures"
+    assert plots.truth(data, data.test[["price"]]).get_title() == "100% of 20 pictures are right"
+    drawn = plots.curves({"loss": [0.9], "val_loss": [1.0]}, data).texts
+    assert {text.get_text() for text in drawn} == {"training pictures", "test pictures"}
+    (axes,) = plots.agreement(["a", "b"], np.array(["a", "a"], object))
+    assert axes.get_title().startswith("50% of 2 answers are right")

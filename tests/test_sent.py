@@ -90,6 +90,24 @@ def unknown_names(document: dict, schema: dict, value, where: str = "") -> list[
     return sum(inner, unknown)
 
 
+def fits(method: str, place: str, query: str, body, answer: bytes) -> tuple[str, str]:
+    """Asserts that a call and its answer are of the official types.
+
+    Returns:
+        the service, and the method without it, such as `models.upload`.
+    """
+    (found, *_), known = discovery.find(method, re.sub(r"^(resumable/)?upload/", "", place)), {}
+    service, *_, collection, verb = found.id.split(".")
+    if answer.startswith(b"{") and "alt=media" not in query and verb != "rawPredict":
+        known = json.loads(answer)
+        assert unknown_names(found.document, found.about["response"], known) == []
+    if service == "aiplatform" and verb != "rawPredict":  # its bodies are the model server's own
+        if collection != "operations":
+            assert as_proto(method, place, query, json.loads(body) if body else {})
+        answer_as_proto(found.id, known, place.split("/")[0])
+    return service, f"{collection}.{verb}"
+
+
 @pytest.fixture
 def sent(monkeypatch):
     """(HTTP method, path, query, body, answer) of every call that succeeded."""
@@ -125,22 +143,9 @@ def test_the_whole_road_in_the_official_types(session, sent, artifact, tmp_path)
     helpers.find_job(session, job.number).cancel()
     helpers.cleanup(session, name=name)
 
-    seen, services = set(), set()
-    for method, place, query, body, answer in sent:
-        found = discovery.find(method, re.sub(r"^(resumable/)?upload/", "", place))
-        raw = "alt=media" in query or found[0].id.endswith("rawPredict")
-        if answer.startswith(b"{") and not raw:
-            document, schema = found[0].document, found[0].about["response"]
-            assert unknown_names(document, schema, json.loads(answer)) == []
-            services.add(document["name"])
-        if not found[0].id.startswith("aiplatform."):
-            continue
-        *_, collection, verb = found[0].id.split(".")
-        seen.add(f"{collection}.{verb}")
-        if verb != "rawPredict":  # both bodies are the model server's own
-            if collection != "operations":
-                assert as_proto(method, place, query, json.loads(body) if body else {})
-            answer_as_proto(found[0].id, json.loads(answer), place.split("/")[0])
+    fitting = {fits(*call) for call in sent}
+    seen = {called for service, called in fitting if service == "aiplatform"}
+    services = {service for service, _ in fitting}
     assert services >= {"aiplatform", "storage", "logging", "artifactregistry"}
     assert seen >= {
         "customJobs.create", "customJobs.get", "customJobs.cancel", "models.upload", "models.list",

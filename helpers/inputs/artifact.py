@@ -16,6 +16,7 @@ from helpers.errors import DataError, NotFoundError, SettingError
 from helpers.inputs import examples, metrics, signature
 
 CARD = "card.md"
+UNREAD = {"float16", "bfloat16", "uint16", "complex64", "complex128"}
 
 
 def version_folder(session, uri: str) -> str:
@@ -55,6 +56,13 @@ def checked(session, folder: str, server: str) -> signature.SavedModel:
         raise DataError(
             f"{folder} has no signatures, so nobody can call it. Write it with helpers.export."
         )
+    for name, call in saved.signatures.items():
+        kinds = {about.dtype for about in (call.inputs | call.outputs).values()} & UNREAD
+        if kinds and not name.startswith("packed_"):
+            print(
+                f"Note: TensorFlow Serving has no JSON for {', '.join(sorted(kinds))}, which "
+                f'"{name}" takes or answers; a Keras model exported with helpers.export has none.'
+            )
     found = (re.match(r"(\d+)\.(\d+)", version) for version in (saved.tensorflow, server))
     minor = [tuple(map(int, match.groups())) for match in found if match]
     if len(minor) == 2 and minor[1] < minor[0]:

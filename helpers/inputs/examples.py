@@ -86,7 +86,8 @@ def fitted(examples, signature: Signature, most: int = MOST) -> tuple[dict[str, 
     for name, values in truth.items():
         if not values.ndim or len(values) != rows:
             raise SettingError(
-                f"examples: {rows} inputs, but the truth {name} has the shape {values.shape}; "
+                f"examples: {rows} inputs, but the truth{name and f' {name}'} has the shape "
+                f"{values.shape}; "
                 "expected one a row."
             )
     kept = choose(rows, most)

@@ -53,6 +53,7 @@ class Images:
     noise_mae: float | None = None
     features: tuple[str, ...] = ("image_bytes",)
     kinds: dict[str, str] = field(default_factory=lambda: {"image_bytes": "text"})
+    called: str = "pictures"
 
 
 def load(source: str = "digits", *, seed: int = 0, session: Session | None = None) -> Images:

@@ -158,13 +158,13 @@ def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.Data
 def _only(given: pd.DataFrame, comma: bool, kind: str):
     """A model's only input: a column of texts, or all columns as a matrix of numbers."""
     if kind == "string":
-        texts = given.select_dtypes(object)
-        if texts.shape[1] != 1:
+        texts = [name for name in given if not pd.api.types.is_numeric_dtype(given[name])]
+        if len(texts) != 1:
             raise SchemaError(
                 f"The model takes one text a row; the file has the columns {_list(given)}. Keep "
                 "one, or give it the input's name."
             )
-        return texts.iloc[:, 0].fillna("").tolist()
+        return given[texts[0]].fillna("").tolist()
     return _columns(given, dict.fromkeys(given, "number"), comma).to_numpy()
 
 

@@ -61,6 +61,7 @@ class Series:
     noise_mae: float | None
     task: str = "regression"
     classes: tuple[str, ...] = ()
+    called: str = "windows"
 
 
 def load(

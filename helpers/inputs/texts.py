@@ -44,6 +44,7 @@ class Texts:
     noise_mae: float | None = None
     features: tuple[str, ...] = ("text",)
     kinds: dict[str, str] = field(default_factory=lambda: {"text": "text"})
+    called: str = "texts"
 
 
 def load(

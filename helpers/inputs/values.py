@@ -67,7 +67,9 @@ def _by_name(values, wanted: dict[str, Tensor]) -> dict:
         matrix = len(wanted) == 1 and not set(wanted) & set(values.columns)
         values = values.to_numpy() if matrix else {n: values[n].to_numpy() for n in values.columns}
     if isinstance(values, dict):
-        return values
+        sent = wire.input_names(map(str, values))  # "unit price" is unit_price to TensorFlow
+        renamed = {sent[str(name)]: value for name, value in values.items()}
+        return renamed if set(renamed) == set(wanted) else values
     if len(wanted) == 1:
         return {next(iter(wanted)): values}
     names = ", ".join(wanted)
@@ -86,9 +88,10 @@ def _array(name: str, values, about: Tensor) -> np.ndarray:
         return _shaped(name, _texts(name, values), about)
     try:
         found = np.asarray(values)
-    except ValueError as error:  # lists of different lengths
+    except ValueError as error:
         raise SchemaError(
-            f'Input "{name}" is no array: {error}. Expected {about}; make its rows alike.'
+            f'Input "{name}" is no array: its rows differ in length. Expected {about}; make them '
+            "alike, as keras.utils.pad_sequences does."
         ) from error
     if found.dtype == object:  # pandas keeps numbers like this too
         with contextlib.suppress(TypeError, ValueError):  # refused below, by its kind

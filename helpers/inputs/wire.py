@@ -157,5 +157,8 @@ def _array(name: str, value) -> np.ndarray:
     if not name.endswith("_bytes") or found.dtype != object or found.shape != (1,):
         return found
     tensor = message("Tensor", found[0])
-    kind = np.dtype(DTYPES[tensor.dtype]).newbyteorder("<")
-    return np.frombuffer(tensor.content, kind).reshape(shape_of(tensor.shape))
+    kind, shape = DTYPES[tensor.dtype], shape_of(tensor.shape)
+    if kind == "bfloat16":  # the upper half of a float32; NumPy has no such type
+        halves = np.frombuffer(tensor.content, "<u2").astype("uint32")
+        return (halves << 16).view("float32").reshape(shape)
+    return np.frombuffer(tensor.content, np.dtype(kind).newbyteorder("<")).reshape(shape)

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import keras
@@ -20,7 +21,7 @@ import tensorflow as tf
 
 from helpers.errors import DataError, SchemaError, SettingError
 from helpers.inputs import examples as held_out
-from helpers.inputs import schema, signature
+from helpers.inputs import metrics, schema, signature
 from helpers.inputs.answers import answer_frame
 from helpers.learning import serving
 from helpers.learning.encoding import columns
@@ -73,8 +74,10 @@ def export(
         elif (found := _saved_model(model)) is not None:
             shutil.copytree(found, made)
         else:
+            model = _live(model)
+            examples = examples if serve else serving.named_examples(model, examples)
             x = examples[0] if isinstance(examples, tuple | list) and examples else None
-            module, signatures = serving.of_model(_live(model), serve, x)
+            module, signatures = serving.of_model(model, serve, x)
             tf.saved_model.save(module, str(made), signatures=signatures)
         served = _served(made, Path(beside, "whole"))
         lines = list(_examples(made, served, table, examples))
@@ -121,10 +124,9 @@ def _live(model):
         try:
             return keras.saving.load_model(model, compile=False)
         except Exception as error:
-            said = str(error).strip().splitlines()[0][:400]
             raise SettingError(
-                f"{model} can't be loaded: {said} If it holds layers or functions of your own, "
-                "import their module first and mark each with "
+                f"{model} can't be loaded: {_reason(error)} If it holds layers or functions of "
+                "your own, import their module first and mark each with "
                 "@keras.saving.register_keras_serializable(), or export the model in memory."
             ) from error
     if isinstance(model, keras.layers.Layer | tf.Module):
@@ -137,6 +139,14 @@ def _live(model):
             "prebuilt scikit-learn container (gcloud ai models upload)."
         )
     raise SettingError(f"helpers.export can't export a {kind}. {hint}")
+
+
+def _reason(error: Exception) -> str:
+    """Keras's own, which it puts below what it was doing, without the object's whole settings."""
+    said = str(error).rpartition("Exception encountered: ")[2].strip() or type(error).__name__
+    said = re.split(r"Make sure custom|Full object config", said.splitlines()[0])[0]
+    said = textwrap.shorten(said, 300, placeholder=" …")
+    return said if said.endswith((".", "!")) else f"{said}."
 
 
 def _served(made: Path, whole: Path) -> signature.Signature:
@@ -187,26 +197,30 @@ def _examples(made: Path, served: signature.Signature, table, asked):
         yield from held_out.lines(rows, frame[table.target].to_numpy(), bare=False)
     elif asked is not None:
         rows, truth = held_out.fitted(asked, served)
-        _try(made, served, rows)
+        _compare(truth, _try(made, served, rows))
         yield from held_out.lines(rows, truth, bare=len(rows) == 1)
 
 
-def _try(made: Path, served: signature.Signature, rows: dict[str, np.ndarray]) -> None:
-    """Put rows through the model as it was saved."""
+def _try(
+    made: Path, served: signature.Signature, rows: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Put rows through the model as it was saved; what it answers to the first of them."""
     call = tf.saved_model.load(str(made)).signatures[signature.DEFAULT]
     fixed = next(iter(served.inputs.values())).shape[0]
 
-    def run(start: int, stop: int) -> None:
-        call(**{
+    def run(start: int, stop: int) -> dict:
+        return call(**{
             name: tf.constant(values[start:stop].tolist(), served.inputs[name].dtype)
             for name, values in rows.items()
         })  # fmt: skip
 
+    first: dict = {}
     count = len(next(iter(rows.values())))
     step = fixed or 32
     for start in range(0, count - count % step if fixed else count, step):
         try:
-            run(start, start + step)
+            found = run(start, start + step)
+            first = first or found
         except (tf.errors.OpError, TypeError, ValueError) as error:
             place, said = start, _said(error)
             for place in range(start, min(start + step, count) if not fixed else start):
@@ -219,6 +233,18 @@ def _try(made: Path, served: signature.Signature, rows: dict[str, np.ndarray]) -
                 f"The model refuses example {place}: {said} Fix the model, or leave that example "
                 "out."
             ) from error
+    return {name: values.numpy() for name, values in first.items()}
+
+
+def _compare(truth, answers: dict[str, np.ndarray]) -> None:
+    """Say so where truth and answers are of different kinds; the model is served all the same."""
+    rows = min((len(values) for values in answers.values() if values.ndim), default=0)
+    known = truth if isinstance(truth, dict) else {"": truth}
+    known = {name: values[:rows] for name, values in known.items()}
+    try:
+        metrics.score(known if isinstance(truth, dict) else known[""], answers)
+    except SettingError as error:
+        print(f"By these examples versions can't be compared. {error}")
 
 
 def _said(error: Exception) -> str:

@@ -25,6 +25,7 @@ class progress(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Ker
         self._key, self._name = ("mae", "mean error") if regression else ("loss", "log loss")
         self._name = self._name if table is not None else "loss"
         self._unit, self._said = table.unit if regression else "", 0.0
+        self._called = getattr(table, "called", "rows")
 
     def on_train_begin(self, logs=None):
         self._said = time.monotonic()
@@ -36,8 +37,8 @@ class progress(keras.callbacks.Callback):  # noqa: N801 - used as a verb, as Ker
             return
         self._said, logs = time.monotonic(), logs or {}
         errors = [
-            f"on {rows} rows {money(float(logs[key]), self._unit)}"
-            for rows, key in [("training", self._key), ("test", f"val_{self._key}")]
+            f"on {part} {self._called} {money(float(logs[key]), self._unit)}"
+            for part, key in [("training", self._key), ("test", f"val_{self._key}")]
             if key in logs
         ]
         print(f"Epoch {done}/{epochs}: {self._name} {', '.join(errors)}", flush=True)

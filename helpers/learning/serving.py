@@ -13,6 +13,10 @@ from helpers.inputs import schema, wire
 from helpers.inputs.answers import answer_names
 from helpers.inputs.signature import DEFAULT, Signature, Tensor
 
+# What TensorFlow Serving neither reads nor writes as JSON, and what is served in its place.
+# Source: tensorflow_serving/util/json_tensor.cc; github.com/tensorflow/serving issue 1639
+SERVED_AS = {"float16": "float32", "bfloat16": "float32", "uint16": "int32"}
+
 
 def named_answers(table, found) -> dict[str, tf.Tensor]:
     """A model's (n, 1) numbers, or (n, classes) probabilities, as clients get them.
@@ -63,10 +67,11 @@ def of_model(model, serve: Callable | None, x) -> tuple[tf.Module, dict]:
     names = wire.input_names(spec)
 
     def default(**tensors):
-        return _outputs(call({name: tensors[names[name]] for name in spec}), model)
+        own = {name: tf.cast(tensors[names[name]], about.dtype) for name, about in spec.items()}
+        return _outputs(call(own), model)
 
     given = {
-        names[name]: tf.TensorSpec(about.shape, about.dtype, names[name])
+        names[name]: tf.TensorSpec(about.shape, _served(about.dtype), names[name])
         for name, about in spec.items()
     }
     try:
@@ -145,22 +150,69 @@ def _module(model, signatures: dict) -> tf.Module:
     return module
 
 
+def named_examples(model, examples):
+    """Examples whose x or y is a list in the model's order, as `fit` takes several, by name."""
+    if not (isinstance(examples, tuple | list) and len(examples) == 2):
+        return examples
+    x, y = examples
+    inputs, outputs = _input_names(model), len(getattr(model, "outputs", None) or ())
+    if not inputs and isinstance(model, keras.layers.Layer):
+        if not model.built:
+            _call_once(model, x)
+        inputs = list(_of_shapes(model)[1])
+    if len(inputs) == _lists(x) > 1:
+        x = dict(zip(inputs, x, strict=True))
+    if outputs == _lists(y) > 1 and not isinstance(model.output, dict):
+        y = dict(zip(_output_names(model, outputs), y, strict=True))
+    return x, y
+
+
+def _lists(values) -> int:
+    """How many lists or arrays a list holds, if nothing else."""
+    sized = isinstance(values, list | tuple) and all(hasattr(v, "__len__") for v in values)
+    return len(values) if sized and not any(isinstance(v, str | bytes) for v in values) else 0
+
+
+def _input_names(model) -> list[str]:
+    """A Keras model's inputs in its order; Keras counts those nobody named over all models, and a
+    name should be the same in the next version."""
+    names = [tensor.name for tensor in getattr(model, "inputs", None) or ()]
+    counted = [name for name in names if re.fullmatch(r"keras_tensor(_\d+)?", name)]
+    plain = {name: f"keras_tensor_{n}" if n else "keras_tensor" for n, name in enumerate(counted)}
+    return [plain.get(name, name) for name in names]
+
+
 def _outputs(answers, model) -> dict:
     """Outputs by name: a dict's own keys, else the layers' that give them."""
-    if isinstance(answers, dict):
-        return {str(name): tf.convert_to_tensor(value) for name, value in answers.items()}
-    answers = answers if isinstance(answers, list | tuple) else [answers]
+    if not isinstance(answers, dict):
+        answers = answers if isinstance(answers, list | tuple) else [answers]
+        answers = dict(zip(_output_names(model, len(answers)), answers, strict=True))
+    return _flat(answers, "")
+
+
+def _output_names(model, count: int) -> list[str]:
     layers = list(getattr(model, "output_names", ()))
-    unique = len(layers) == len(answers) == len(set(layers))
-    names = layers if unique else [f"output_{place}" for place in range(len(answers))]
-    return dict(zip(names, map(tf.convert_to_tensor, answers), strict=True))
+    unique = len(layers) == count == len(set(layers))
+    return layers if unique else [f"output_{place}" for place in range(count)]
+
+
+def _flat(answers, name: str) -> dict[str, tf.Tensor]:
+    """Tensors of nested dicts and lists; `{"a": {"b": …}}` is "a_b"."""
+    if not isinstance(answers, dict | list | tuple):
+        tensor = tf.convert_to_tensor(answers)
+        return {name: tf.cast(tensor, _served(tensor.dtype))}
+    parts = answers.items() if isinstance(answers, dict) else enumerate(answers)
+    start, found = f"{name}_" if name else "", {}
+    for key, part in parts:
+        found |= _flat(part, f"{start}{key}")
+    return found
 
 
 def _of_call(model, x) -> tuple[Callable, dict]:
     """The model's own call, from a dict of tensors; what it takes, by name."""
     if getattr(model, "inputs", None):
-        tensors = model.inputs
-        spec = {t.name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in tensors}
+        specs = [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in model.inputs]
+        spec = dict(zip(_input_names(model), specs, strict=True))
 
         def call(given: dict):
             if isinstance(model, keras.Sequential):  # read from a file it knows no `input`
@@ -169,8 +221,23 @@ def _of_call(model, x) -> tuple[Callable, dict]:
             return model(structure, training=False)
 
         return call, spec
+    if not isinstance(model, keras.layers.Layer):
+        return _of_function(model.__call__ if callable(model) else _nothing, x)
     if x is not None and not model.built:
-        model(_first(x))
+        _call_once(model, x)
+    call, shapes = _of_shapes(model)
+    if x is not None:
+        known = _spec_of(x, next(iter(shapes)))
+        if _by_argument(model, x):
+            return lambda given: model(**given), known
+        return (call if set(known) == set(shapes) else model), known
+    kind = _kind(model, len(shapes))
+    spec = {name: tf.TensorSpec([None, *shape[1:]], kind) for name, shape in shapes.items()}
+    return call, spec
+
+
+def _of_shapes(model) -> tuple[Callable, dict[str, tuple]]:
+    """How to call a subclassed model with a dict, and the shapes it was built with, by name."""
     shapes = getattr(model, "_build_shapes_dict", None)
     if not model.built or not shapes:
         raise SettingError(
@@ -178,19 +245,13 @@ def _of_call(model, x) -> tuple[Callable, dict]:
             "on a batch, or give examples=(x, y)."
         )
     arguments = [name for name in inspect.signature(model.call).parameters if name != "self"]
-    if x is not None:
-        known = _spec_of(x, arguments[0])
-    else:
-        first = next(iter(shapes.values()))
-        several = first if isinstance(first, dict) else dict(zip(arguments, shapes.values()))  # noqa: B905
-        kind = _kind(model, len(several))
-        known = {name: tf.TensorSpec([None, *shape[1:]], kind) for name, shape in several.items()}
-    named = isinstance(x, dict) or isinstance(next(iter(shapes.values())), dict)
-
-    def call(given: dict):
-        return model(given) if named else model(*given.values())
-
-    return call, known
+    first = next(iter(shapes.values()))
+    if isinstance(first, dict):
+        return model, first
+    if isinstance(first, list):  # of shapes: call(self, inputs) takes a list
+        named = {f"{arguments[0]}_{place}": shape for place, shape in enumerate(first)}
+        return lambda given: model(list(given.values())), named
+    return lambda given: model(*given.values()), dict(zip(arguments, shapes.values()))  # noqa: B905
 
 
 def _kind(model, inputs: int) -> str:
@@ -210,7 +271,8 @@ def _of_function(serve: Callable, x) -> tuple[Callable, dict]:
     """A function of tensors, called with a dict; what it takes, by name."""
     plain = getattr(serve, "python_function", serve)
     about = inspect.signature(plain).parameters
-    names = [n for n, p in about.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    names = [name for name, p in about.items() if p.kind not in kinds and name != "self"]
     given = getattr(serve, "input_signature", None)
     examples = _spec_of(x, names[0]) if x is not None and names else {}
     spec = {}
@@ -235,6 +297,10 @@ def _of_function(serve: Callable, x) -> tuple[Callable, dict]:
     return lambda tensors: serve(*[tensors[name] for name in names]), spec
 
 
+def _nothing():
+    """What a module that can't be called serves."""
+
+
 def _spec_of(x, name: str) -> dict[str, tf.TensorSpec]:
     """What examples are, by name; one that has none is called `name`."""
     if not isinstance(x, dict):
@@ -249,8 +315,25 @@ def _spec_of(x, name: str) -> dict[str, tf.TensorSpec]:
     return found
 
 
+def _by_argument(model, x) -> bool:
+    """Whether inputs are arguments of their own: `call(self, amounts, kind)`."""
+    return isinstance(x, dict) and set(x) <= set(inspect.signature(model.call).parameters)
+
+
+def _call_once(model, x) -> None:
+    """Build a model on the first row."""
+    model(**_first(x)) if _by_argument(model, x) else model(_first(x))
+
+
+def _served(dtype: tf.DType) -> tf.DType:
+    return tf.as_dtype(SERVED_AS.get(dtype.name, dtype))
+
+
 def _first(x):
-    return {k: _first(v) for k, v in x.items()} if isinstance(x, dict) else tf.constant(x[:1])
+    if isinstance(x, dict):
+        return {k: _first(v) for k, v in x.items()}
+    several = isinstance(x, list | tuple) and all(isinstance(v, np.ndarray) for v in x)
+    return [tf.constant(v[:1]) for v in x] if several else tf.constant(x[:1])
 
 
 def _texts(values) -> bool:

@@ -51,12 +51,16 @@ def look(table) -> Figure:
 
 
 def curves(history, table) -> Axes:
-    """Error on training and test rows after each epoch; `history` is what `model.fit` returned."""
+    """Error on training and test rows after each epoch; `history` is what `model.fit` returned.
+
+    Here and elsewhere rows are called what they are, where a table of another kind has `called`.
+    """
     history = getattr(history, "history", history)
     regression = table.task == "regression"
     key, name = ("mae", "mean absolute error") if regression else ("loss", "log loss")
     unit = table.unit if regression else ""
-    errors = {"training rows": history[key], "test rows": history[f"val_{key}"]}
+    learned, tested = (f"{part} {_called(table)}" for part in ("training", "test"))
+    errors = {learned: history[key], tested: history[f"val_{key}"]}
     axes = plt.subplots(figsize=(7, 4), layout="constrained")[1]
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
@@ -75,7 +79,7 @@ def curves(history, table) -> Axes:
     if regression and table.noise_mae is not None:
         axes.axhline(table.noise_mae, color="grey", linestyle=":")
         axes.annotate("noise alone", (1, table.noise_mae), va="bottom", color="grey")
-    test = np.nan_to_num(errors["test rows"], nan=np.inf)
+    test = np.nan_to_num(errors[tested], nan=np.inf)
     last, lowest = money(test[-1], unit), money(test.min(), unit)
     _title(axes, f"Test error ends at {last}, lowest {lowest} after epoch {test.argmin() + 1}")
     return axes
@@ -155,10 +159,10 @@ def answer(answer, seen, *, unit: str = "") -> Axes | None:
     axes = plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
     axes.hist(known, bins=30, color="lightgrey")
     axes.axvline(value, color="C1", linewidth=2)
-    axes.set_ylabel("known rows")
+    axes.set_ylabel("known values")
     _amounts(target, unit, axes.xaxis)
     share = int(100 * (known < value).mean())  # 99.6 % is not all
-    _title(axes, f"{target}: {money(value, unit)}, above {share}% of {len(known):,} known rows")
+    _title(axes, f"{target}: {money(value, unit)}, above {share}% of {len(known):,} known values")
     return axes
 
 
@@ -173,7 +177,7 @@ def truth(table, scores: pd.DataFrame) -> Axes:
     true, predicted = table.test.loc[scores.index, table.target], scores[table.target]
     if table.task == "regression":
         return _cloud(table.target, table.unit, true, predicted)
-    return _matrix(table.target, list(table.classes), true, predicted)
+    return _matrix(table.target, list(table.classes), true, predicted, _called(table))
 
 
 def agreement(truth, answers, *, unit: str = "") -> list[Axes]:
@@ -188,7 +192,7 @@ def agreement(truth, answers, *, unit: str = "") -> list[Axes]:
             drawn.append(_cloud(name, unit, pd.Series(true), pd.Series(predicted)))
         else:
             names = sorted({*true, *predicted}, key=lambda n: (not n.isdigit(), n.zfill(9)))
-            drawn.append(_matrix(name, names, pd.Series(true), pd.Series(predicted)))
+            drawn.append(_matrix(name, names, pd.Series(true), pd.Series(predicted), "answers"))
     return drawn
 
 
@@ -242,7 +246,9 @@ def _cloud(target: str, unit: str, true: pd.Series, predicted: pd.Series) -> Axe
     return axes
 
 
-def _matrix(target: str, names: list[str], true: pd.Series, predicted: pd.Series) -> Axes:
+def _matrix(
+    target: str, names: list[str], true: pd.Series, predicted: pd.Series, called: str
+) -> Axes:
     counts = pd.crosstab(true.to_numpy(), predicted.to_numpy())
     counts = counts.reindex(index=names, columns=names, fill_value=0).to_numpy()
     axes = plt.subplots(figsize=(5.5, 5), layout="constrained")[1]
@@ -252,15 +258,19 @@ def _matrix(target: str, names: list[str], true: pd.Series, predicted: pd.Series
         axes.text(column, row, str(count), ha="center", va="center", color=color)
     axes.set_xticks(range(len(names)), names, rotation=45 if len(names) > 4 else 0)
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel(f"predicted {target}, test rows")
+    axes.set_xlabel(f"predicted {target}")
     axes.set_ylabel(f"true {target}")
-    title = f"{np.trace(counts) / counts.sum():.0%} of {counts.sum():,} rows are right"
+    title = f"{np.trace(counts) / counts.sum():.0%} of {counts.sum():,} {called} are right"
     wrong = counts - np.diag(np.diag(counts))
     if wrong.any():
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
         title += f"\nmost often wrong: {names[row]} taken for {names[column]}"
     _title(axes, title)
     return axes
+
+
+def _called(table) -> str:
+    return getattr(table, "called", "rows")
 
 
 def _explained(table, name: str) -> float:
