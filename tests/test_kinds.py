@@ -9,6 +9,7 @@ from PIL import Image
 
 import helpers
 from helpers import images, series, texts
+from helpers.inputs import signature
 from tests.test_road import run
 
 TINY = {"EPOCHS": 1, "SEED": 3}
@@ -99,17 +100,34 @@ def test_any_model_needs_one_line(session, tmp_path, monkeypatch):
     assert numbers(found).shape == (3, 10)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0", "ConvNeXtTiny"])
+def test_a_backbone_learns_from_pictures_of_ones_own(tmp_path, name):
+    (tmp_path / "more").mkdir()
+    own = {"DATA": str(prepared("image", tmp_path)), "OUTPUT_DIR": str(tmp_path / "out")}
+    run("more/image", tmp_path, BACKBONE=name, **TINY, **own)
+    saved = signature.read((tmp_path / "out/model/1/saved_model.pb").read_bytes())
+    assert str(saved.signatures["serving_default"]).startswith("image_bytes (string, n) → label")
+    assert (tmp_path / "out/model/1/variables/variables.data-00000-of-00001").stat().st_size > 3e6
+
+
+PRETRAINED = {"BACKBONE": "MobileNetV3Small", "WEIGHTS": "imagenet"}
+
+
 @pytest.mark.parametrize(
     ("kind", "parameters", "said"),
     [
         ("image", {"DATA": "digit"}, 'Did you mean "digits"'),
         ("image", {"WEIGHTS": "imagenet"}, "choose a BACKBONE"),
+        ("image", PRETRAINED, "imagenet weights of MobileNetV3Small can't be downloaded from"),
         ("text", {"TARGET": "verdic", "DATA": "own.csv"}, 'Did you mean "verdict"'),
         ("series", {"HORIZON": 400}, "leave 0 whole windows"),
     ],
 )
 def test_bad_input_ends_before_training(tmp_path, monkeypatch, kind, parameters, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))  # nothing was downloaded before,
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and nothing answers
     texts.reviews()[:30].to_csv("own.csv", index=False)
     (tmp_path / "more").mkdir()
     with pytest.raises(Exception, match=said):

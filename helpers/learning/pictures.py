@@ -1,9 +1,13 @@
 """Pictures as tensors: a served model decodes a file exactly as training did."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from helpers.errors import CloudError
 from helpers.inputs.answers import answer_frame
 from helpers.inputs.images import Images
 from helpers.learning.batches import of_arrays
@@ -28,6 +32,26 @@ def decode(image_bytes, size: int) -> tf.Tensor:
 
     about = tf.TensorSpec([size, size, 3], "uint8")
     return tf.map_fn(one, tf.convert_to_tensor(image_bytes), fn_output_signature=about)
+
+
+@contextlib.contextmanager
+def downloading(what: str) -> Iterator[None]:
+    """Around what makes Keras download something: says what can be done where it can't.
+
+    Raises:
+        CloudError: the address did not answer.
+    """
+    try:
+        yield
+    except Exception as error:  # Keras has no class of its own for it
+        if "URL fetch failure" not in str(error):
+            raise
+        address, _, why = str(error).partition(" on ")[2].partition(": ")
+        raise CloudError(
+            f'The {what} can\'t be downloaded from {address} ({why}). Set WEIGHTS = "" to learn '
+            "from nothing, or run where that address answers; what was downloaded once is kept in "
+            "~/.keras."
+        ) from error
 
 
 def batches(
