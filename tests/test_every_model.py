@@ -283,7 +283,7 @@ def test_names_types_and_shapes_are_checked_before_anything_is_sent(served, monk
         (several, {"amounts": x[:, 0, :3]}, 'Input "kind" is missing'),
         (several, {"amounts": x[:, 0, :3], "kind": [1, 2]}, "differ in their number of rows"),
         (several, {"amounts": x[:, 0, :3], "kind": [1, 2, 2**40]}, r"expected int32"),
-        (several, {"amounts": x[:, 0, :3], "kind": [1, 2, 3], "more": 1}, 'Input "more" is not an input'),
+        (several, {"amounts": x[:, 0, :3], "kind": [1, 2, 3], "more": 1}, '"more" is not an input'),
         (picture, ["nowhere.png"], "nowhere.png is no file here"),
     ]:  # fmt: skip
         with pytest.raises(SchemaError, match=said):
