@@ -173,6 +173,28 @@ def found(call: Call, name: str) -> dict:
     return resource
 
 
+def resources(
+    prefix: str, kind: str, *, key: str = "", show: Callable[[dict], dict] = dict,
+    brief: Callable[[dict], dict] | None = None,
+) -> None:  # fmt: skip
+    """Serve get and list of the resources of a kind, the newest first.
+
+    Args:
+        prefix: of the methods' ids; its last word names the list in the answer, unless `key` does.
+        show, brief: what a get and a list give of a resource.
+    """
+
+    @method(f"{prefix}.get")
+    def get(call: Call) -> dict:
+        return show(found(call, call.path["name"]))
+
+    @method(f"{prefix}.list")
+    def listed(call: Call) -> dict:
+        kept = call.state.list(kind, call.path.get("parent") or call.path["name"])[::-1]
+        shown = [(brief or show)(resource) for resource in kept]
+        return page(call, shown, key or prefix.rpartition(".")[2])
+
+
 def page(call: Call, items: list[dict], key: str) -> dict:
     """One page of a list call: filter, orderBy, pageSize and pageToken honoured."""
     if call.query.get("filter"):

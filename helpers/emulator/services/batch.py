@@ -16,13 +16,12 @@ from pathlib import Path
 import orjson
 
 from helpers.emulator.front import calls
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, not_emulated, now
-from helpers.emulator.services import batch_rows, buckets, logs, operations, registry
+from helpers.emulator.front.calls import ApiError, Call, Cloud, method, not_emulated, now
+from helpers.emulator.services import batch_rows, buckets, job_states, logs, registry
 from helpers.emulator.services.serving import Answer, ModelServer
 
 log = logging.getLogger("helpers.emulator")
 ID = "aiplatform.projects.locations.batchPredictionJobs."
-ENDED = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 AT_ONCE, TRIES = 2, 5
 
 
@@ -43,17 +42,9 @@ class Run:
     def folder(self) -> Path:
         return self.cloud.folder / "batch" / self.name.rsplit("/", 1)[-1]
 
-    def write(self, **fields) -> dict:
-        """Change a job that has not ended; one that is being cancelled says so until it ends."""
-
-        def change(job: dict) -> dict:
-            if job["state"] in ENDED:
-                return job
-            cancelling = job["state"] == "JOB_STATE_CANCELLING" and fields.get("state") not in ENDED
-            kept = {"state": job["state"]} if cancelling else {}
-            return job | {"updateTime": now()} | fields | kept
-
-        return self.cloud.state.update(self.name, change)
+    def write(self, state: str = "", **fields) -> dict:
+        """Change the job; as it is now."""
+        return job_states.change(self.cloud, self.name, state, **fields)
 
     def stop(self) -> None:
         if self.server:
@@ -108,58 +99,30 @@ def create(call: Call) -> dict:
         raise not_emulated("instance_config of other formats than jsonl")
     if not body["model"].startswith(f"{parent}/models/"):
         raise ApiError(400, f"The Model must be in the job's own location, {parent}.")
-    model, moment = registry.version(call.state, body["model"]), now()
+    model = registry.version(call.state, body["model"])
     name = f"{parent}/batchPredictionJobs/{call.state.next_id()}"
-    job = body | {
-        "name": name, "modelVersionId": model["versionId"], "state": "JOB_STATE_PENDING",
-        "createTime": moment, "updateTime": moment, "_displayed": model["displayName"],
-    }  # fmt: skip
-    call.state.put("batchPredictionJob", name, job, parent=parent)
+    about = {"modelVersionId": model["versionId"], "_displayed": model["displayName"]}
+    job = job_states.keep(call.cloud, name, body, "PENDING", **about)
     _begin(Run(call.cloud, name))
-    return operations.shown(job)
+    return job
 
 
-@method(ID + "get")
-def get(call: Call) -> dict:
-    return operations.shown(found(call, call.path["name"]))
-
-
-@method(ID + "list")
-def listed(call: Call) -> dict:
-    jobs = call.state.list("batchPredictionJob", call.path["parent"])[::-1]
-    return calls.page(call, [operations.shown(job) for job in jobs], "batchPredictionJobs")
-
-
-@method(ID + "cancel")
-def cancel(call: Call) -> dict:
-    """Best effort: a job that has ended stays as it is."""
-    name = call.path["name"]
-    found(call, name)
+def _cancel(cloud: Cloud, name: str) -> None:
+    job_states.change(cloud, name, "CANCELLING")
     run = _runs.get(name)
     if run:
         run.asked = True
-        run.write(state="JOB_STATE_CANCELLING")
         run.stop()
-    return {}
 
 
-@method(ID + "delete")
-def delete(call: Call) -> dict:
-    name = call.path["name"]
-    state = found(call, name)["state"]
-    if state not in ENDED:
-        message = f"The BatchPredictionJob is in state {state}; cancel it, then delete it."
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
-    call.state.delete(name)
-    # These jobs have no operations of their own.
-    return operations.deleted(call, name.rpartition("/batchPredictionJobs/")[0])
+job_states.serve("batchPredictionJobs", cancel=_cancel, forget=lambda cloud, job: None)
 
 
 @calls.on_start
 def adopt(cloud: Cloud) -> None:
     """Go on with the jobs an earlier local cloud left."""
     for job in cloud.state.list("batchPredictionJob"):
-        if job["state"] not in ENDED:
+        if job_states.is_live(job):
             _begin(Run(cloud, job["name"], asked=job["state"] == "JOB_STATE_CANCELLING"))
 
 
@@ -204,9 +167,8 @@ def _work(run: Run) -> None:
         end = {"state": "FAILED", "error": error.rpc()}
     except Exception as error:
         log.exception("batch prediction job %s", run.name)
-        said = f"Internal error of the local cloud: {error!r}"
-        end = {"state": "FAILED", "error": {"code": 13, "message": said}}
-    run.write(**end | {"state": f"JOB_STATE_{end['state']}", "endTime": now()})
+        end = {"state": "FAILED", "error": job_states.broken(error)}
+    run.write(**end, endTime=now())
     shutil.rmtree(run.folder, ignore_errors=True)
     del _runs[run.name]
 
@@ -232,7 +194,7 @@ async def _job(run: Run) -> dict:
         try:
             run.check()
             await run.ready()
-            job = run.write(state="JOB_STATE_RUNNING", startTime=job.get("startTime") or now())
+            job = run.write("RUNNING", startTime=job.get("startTime") or now())
             await batch_rows.score(job, run.folder, run.post, run.note)
         finally:
             run.server.stopped = True

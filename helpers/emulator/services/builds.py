@@ -22,6 +22,7 @@ from helpers.emulator.front.calls import (
     not_emulated,
     now,
     page,
+    resources,
 )  # fmt: skip
 from helpers.emulator.services import buckets, environments, logs, operations
 
@@ -412,19 +413,8 @@ def delete_repository(call: Call) -> dict:
     return operations.deleted(call, name.rpartition("/repositories/")[0], "OperationMetadata")
 
 
-@method("artifactregistry.projects.locations.repositories.packages.list")
-def list_packages(call: Call) -> dict:
-    return page(call, call.state.list("package", call.path["parent"]), "packages")
-
-
-@method("artifactregistry.projects.locations.repositories.packages.tags.get")
-def get_tag(call: Call) -> dict:
-    return found(call, call.path["name"])
-
-
-@method("artifactregistry.projects.locations.repositories.packages.tags.list")
-def list_tags(call: Call) -> dict:
-    return page(call, call.state.list("tag", call.path["parent"]), "tags")
+resources("artifactregistry.projects.locations.repositories.packages", "package")
+resources("artifactregistry.projects.locations.repositories.packages.tags", "tag")
 
 
 def _address(repository: str) -> str:

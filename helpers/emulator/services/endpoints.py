@@ -14,10 +14,10 @@ from helpers.emulator.front.calls import (
     method,
     now,
     on_busy,
-    page,
     patch,
     project_number,
     refused,
+    resources,
 )  # fmt: skip
 from helpers.emulator.services import operations, predictions, registry
 
@@ -53,21 +53,13 @@ def create(call: Call) -> dict:
     )
 
 
-@method(ID + "get")
-def get(call: Call) -> dict:
-    return _shown(found(call, call.path["name"]))
-
-
-@method(ID + "list")
-def listed(call: Call) -> dict:
-    endpoints = call.state.list("endpoint", call.path["parent"])[::-1]
-    return page(call, [_shown(endpoint) for endpoint in endpoints], "endpoints")
-
-
 def _shown(endpoint: dict) -> dict:
     """With an etag: deploying a model changes none of what a caller may have read to change it."""
     read = {k: v for k, v in endpoint.items() if k not in ("deployedModels", "updateTime")}
     return operations.shown(endpoint) | {"etag": etag(read)}
+
+
+resources(ID.rstrip("."), "endpoint", show=_shown)
 
 
 @method(ID + "patch")

@@ -5,7 +5,6 @@ leaves the file DIR/jobs/JOB/TASK/preempt.
 """
 
 import datetime
-import logging
 import math
 import shutil
 import signal
@@ -17,25 +16,16 @@ from pathlib import Path
 import psutil
 
 from helpers.emulator.front import callers, calls
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
-from helpers.emulator.services import job_plans, logs, nursery, operations
+from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now
+from helpers.emulator.services import job_plans, job_states, logs, nursery
 from helpers.emulator.services.replicas import Replica, grace_s, kill
 from helpers.emulator.state import StateError
 
-log = logging.getLogger("helpers.emulator")
-
-# Where a job can go from each state; a state that is not here is an end.
-NEXT = {
-    "QUEUED": {"PENDING", "CANCELLING"},
-    "PENDING": {"RUNNING", "CANCELLING", "FAILED"},
-    "RUNNING": {"CANCELLING", "SUCCEEDED", "FAILED"},
-    "CANCELLING": {"CANCELLED", "SUCCEEDED", "FAILED"},  # a job may be faster than its cancel
-}
 # Exit codes after which the same run would end the same way (1: an exception, 2: bad arguments,
 # 126-128: no such command, 139: segmentation fault); Google publishes no list. Others restart.
 PERMANENT = {1, 2, 126, 127, 128, 139}
 WORKER_RESTARTS, JOB_RESTARTS = 5, 3  # [D: training/understanding-training-service]
-AT_ONCE, POLL_S, STOP_GRACE_S, TIMEOUT = 8, 0.05, 5, "604800s"
+AT_ONCE, STOP_GRACE_S, TIMEOUT = 8, 5, "604800s"
 GONE = "ended without an exit code: it was killed from outside, or the machine restarted"
 
 
@@ -59,14 +49,8 @@ class Run:
         return self.name.rsplit("/", 1)[-1]
 
     def move(self, state: str, **fields) -> dict:
-        """Write a new state if it can follow the present one; the job as it is now."""
-
-        def change(job: dict) -> dict:
-            if state not in NEXT.get(job["state"].removeprefix("JOB_STATE_"), ()):
-                return job
-            return job | {"state": f"JOB_STATE_{state}", "updateTime": now()} | fields
-
-        return self.cloud.state.update(self.name, change)
+        """Write a new state; the job as it is now."""
+        return job_states.change(self.cloud, self.name, state, **fields)
 
     def set_deadline(self, job: dict) -> None:
         limit = self.spec.get("scheduling", {}).get("timeout", TIMEOUT)
@@ -119,32 +103,10 @@ def create(call: Call) -> dict:
 
 def begin(cloud: Cloud, name: str, body: dict) -> dict:
     """Queue a job; as it is now."""
-    moment, output = now(), {"startTime", "endTime", "error"}
-    job = {key: value for key, value in body.items() if key not in output}
-    job |= {"name": name, "state": "JOB_STATE_QUEUED", "createTime": moment, "updateTime": moment}
-    cloud.state.put("customJob", name, job, parent=name.partition("/customJobs/")[0])
+    job = job_states.keep(cloud, name, body, "QUEUED")
     _runs[name] = _run_of(cloud, job)
     _wake.set()
     return job
-
-
-@method("aiplatform.projects.locations.customJobs.get")
-def get(call: Call) -> dict:
-    return operations.shown(found(call, call.path["name"]))
-
-
-@method("aiplatform.projects.locations.customJobs.list")
-def listed(call: Call) -> dict:
-    jobs = call.state.list("customJob", call.path["parent"])[::-1]
-    return calls.page(call, [operations.shown(job) for job in jobs], "customJobs")
-
-
-@method("aiplatform.projects.locations.customJobs.cancel")
-def cancel(call: Call) -> dict:
-    """Best effort: a job that has ended stays as it is."""
-    found(call, call.path["name"])
-    end(call.path["name"], "CANCELED")
-    return {}
 
 
 def end(name: str, message: str) -> None:
@@ -154,16 +116,12 @@ def end(name: str, message: str) -> None:
         run.cancel(message)
 
 
-@method("aiplatform.projects.locations.customJobs.delete")
-def delete(call: Call) -> dict:
-    name = call.path["name"]
-    state = found(call, name)["state"]
-    if state.removeprefix("JOB_STATE_") in NEXT:
-        message = f"The CustomJob is in state {state}; cancel it, then delete it."
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
-    call.state.delete(name)
-    shutil.rmtree(home(call.cloud, name), ignore_errors=True)
-    return operations.deleted(call, name)
+def forget(cloud: Cloud, job: dict) -> None:
+    """Remove what a job's processes left."""
+    shutil.rmtree(home(cloud, job["name"]), ignore_errors=True)
+
+
+job_states.serve("customJobs", cancel=lambda cloud, name: end(name, "CANCELED"), forget=forget)
 
 
 # --- The watcher
@@ -173,7 +131,7 @@ def delete(call: Call) -> dict:
 def adopt(cloud: Cloud) -> None:
     """Take up the jobs an earlier local cloud left running, and watch."""
     for job in cloud.state.list("customJob"):
-        if job["state"].removeprefix("JOB_STATE_") in NEXT:
+        if job_states.is_live(job):
             run = _runs[job["name"]] = _run_of(cloud, job)
             for replica in run.replicas:
                 run.started |= replica.find()
@@ -181,7 +139,7 @@ def adopt(cloud: Cloud) -> None:
                 run.identify()
                 run.set_deadline(run.move("RUNNING", startTime=job.get("startTime") or now()))
             run.asked = job.get("_asked")
-    threading.Thread(target=_watch, daemon=True, name="jobs").start()
+    job_states.watch(_runs, lambda name: _step(_runs[name]), _fail, _wake)
 
 
 @calls.on_stop
@@ -193,7 +151,7 @@ def stop(cloud: Cloud) -> None:
         run.kill_at_s = min(run.kill_at_s, time.monotonic() + STOP_GRACE_S)
     give_up_s = time.monotonic() + 3 * STOP_GRACE_S
     while _runs and time.monotonic() < give_up_s:
-        time.sleep(POLL_S)
+        time.sleep(job_states.POLL_S)
 
 
 @calls.on_busy
@@ -201,17 +159,8 @@ def busy(cloud: Cloud) -> bool:
     return bool(_runs)
 
 
-def _watch() -> None:
-    while True:
-        for run in list(_runs.values()):
-            try:
-                _step(run)
-            except Exception as error:
-                log.exception("job %s", run.number)
-                message = f"Internal error of the local cloud: {error!r}"
-                run.stop("FAILED", {"code": 13, "message": message})
-        _wake.wait(POLL_S if _runs else None)
-        _wake.clear()
+def _fail(name: str, error: Exception) -> None:
+    _runs[name].stop("FAILED", job_states.broken(error))
 
 
 def _step(run: Run) -> None:

@@ -17,6 +17,7 @@ from helpers.emulator.front.calls import (
     method,
     page,
     project_number,
+    resources,
 )  # fmt: skip
 from helpers.emulator.services import operations
 
@@ -110,14 +111,7 @@ def create_account(call: Call) -> dict:
         raise ApiError(409, message) from error
 
 
-@method("iam.projects.serviceAccounts.get")
-def get_account(call: Call) -> dict:
-    return found(call, call.path["name"])
-
-
-@method("iam.projects.serviceAccounts.list")
-def list_accounts(call: Call) -> dict:
-    return page(call, call.state.list("account", call.path["name"]), "accounts")
+resources("iam.projects.serviceAccounts", "account", key="accounts")
 
 
 @method("iam.projects.serviceAccounts.delete")

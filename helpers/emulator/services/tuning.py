@@ -8,22 +8,19 @@ is made, so that after a kill the watcher goes on as if nothing had been.
 import contextlib
 import copy
 import datetime
+import functools
 import itertools
 import json
-import logging
 import math
 import os
-import shutil
 import threading
 from pathlib import Path
 
 from helpers.emulator.front import calls
-from helpers.emulator.front.calls import ApiError, Call, Cloud, found, method, now
-from helpers.emulator.services import jobs, operations
+from helpers.emulator.front.calls import Call, Cloud, method, now
+from helpers.emulator.services import job_states, jobs
 
-log = logging.getLogger("helpers.emulator")
 ID = "aiplatform.projects.locations.hyperparameterTuningJobs."
-ENDED = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 STARTUP_TRIALS = 4  # drawn at random before the search goes by what it has seen
 _live: set[str] = set()  # names of jobs that have not ended
 _wake, _closing = threading.Event(), threading.Event()
@@ -35,50 +32,16 @@ _wake, _closing = threading.Event(), threading.Event()
 @method(ID + "create")
 def create(call: Call) -> dict:
     name = f"{call.path['parent']}/hyperparameterTuningJobs/{call.state.next_id()}"
-    output = {"startTime", "endTime", "error", "trials"}
-    job = {key: value for key, value in call.body.items() if key not in output}
-    moment = now()
-    job |= {"name": name, "state": "JOB_STATE_PENDING", "createTime": moment, "updateTime": moment}
-    call.state.put("hyperparameterTuningJob", name, job, parent=call.path["parent"])
+    job = job_states.keep(call.cloud, name, call.body, "PENDING")
     _live.add(name)
     _wake.set()
     return job
 
 
-@method(ID + "get")
-def get(call: Call) -> dict:
-    return operations.shown(found(call, call.path["name"]))
-
-
-@method(ID + "list")
-def listed(call: Call) -> dict:
-    """[P] Without the trials."""
-    found_jobs = call.state.list("hyperparameterTuningJob", call.path["parent"])[::-1]
-    shown = [operations.shown(job) for job in found_jobs]
-    shown = [{key: value for key, value in job.items() if key != "trials"} for job in shown]
-    return calls.page(call, shown, "hyperparameterTuningJobs")
-
-
-@method(ID + "cancel")
-def cancel(call: Call) -> dict:
-    """Best effort: a job that has ended stays as it is."""
-    found(call, call.path["name"])
-    _cancel(call.cloud, call.path["name"], "CANCELED")
-    return {}
-
-
-@method(ID + "delete")
-def delete(call: Call) -> dict:
-    name = call.path["name"]
-    job = found(call, name)
-    if job["state"] not in ENDED:
-        message = f"The HyperparameterTuningJob is in state {job['state']}; cancel it, then delete."
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
+def _forget(cloud: Cloud, job: dict) -> None:
     for trial in job.get("trials", []):
-        call.state.delete(trial["customJob"])
-        shutil.rmtree(jobs.home(call.cloud, trial["customJob"]), ignore_errors=True)
-    call.state.delete(name)
-    return operations.deleted(call, name)
+        jobs.forget(cloud, {"name": trial["customJob"]})
+        cloud.state.delete(trial["customJob"])
 
 
 # --- The watcher
@@ -88,8 +51,9 @@ def delete(call: Call) -> dict:
 def adopt(cloud: Cloud) -> None:
     """Go on with what an earlier local cloud left, and watch."""
     all_jobs = cloud.state.list("hyperparameterTuningJob")
-    _live.update(job["name"] for job in all_jobs if job["state"] not in ENDED)
-    threading.Thread(target=_watch, args=(cloud,), daemon=True, name="tuning").start()
+    _live.update(job["name"] for job in all_jobs if job_states.is_live(job))
+    step, fail = functools.partial(_step, cloud), functools.partial(_fail, cloud)
+    job_states.watch(_live, step, fail, _wake)
 
 
 @calls.on_stop
@@ -105,19 +69,11 @@ def busy(cloud: Cloud) -> bool:
     return bool(_live)
 
 
-def _watch(cloud: Cloud) -> None:
-    while True:
-        for name in list(_live):
-            try:
-                _step(cloud, name)
-            except Exception as error:
-                log.exception("tuning job %s", name)
-                said = f"Internal error of the local cloud: {error!r}"
-                for trial in cloud.state.get(name).get("trials", []):
-                    jobs.end(trial["customJob"], said)
-                _write(cloud, name, "FAILED", endTime=now(), error={"code": 13, "message": said})
-        _wake.wait(jobs.POLL_S if _live else None)
-        _wake.clear()
+def _fail(cloud: Cloud, name: str, error: Exception) -> None:
+    said = job_states.broken(error)
+    for trial in cloud.state.get(name).get("trials", []):
+        jobs.end(trial["customJob"], said["message"])
+    _write(cloud, name, "FAILED", endTime=now(), error=said)
 
 
 def _step(cloud: Cloud, name: str) -> None:
@@ -225,26 +181,19 @@ def _metrics(cloud: Cloud, work: str) -> Path:
 
 
 def _write(cloud: Cloud, name: str, state: str, **fields) -> None:
-    """Change a tuning job; one that is being cancelled says so until it ends."""
-
-    def change(job: dict) -> dict:
-        kept = "_asked" in job and f"JOB_STATE_{state}" not in ENDED
-        fields["state"] = job["state"] if kept else f"JOB_STATE_{state}"
-        return job | {"startTime": job.get("startTime", now()), "updateTime": now()} | fields
-
-    if cloud.state.update(name, change)["state"] in ENDED:
+    start = cloud.state.get(name).get("startTime") or now()
+    if not job_states.is_live(job_states.change(cloud, name, state, startTime=start, **fields)):
         _live.discard(name)
 
 
-def _cancel(cloud: Cloud, name: str, message: str) -> None:
-    def change(job: dict) -> dict:
-        if job["state"] in ENDED or "_asked" in job:
-            return job
+def _cancel(cloud: Cloud, name: str, message: str = "CANCELED") -> None:
+    if "_asked" not in cloud.state.get(name):
         asked = {"code": 1, "message": message}
-        return job | {"state": "JOB_STATE_CANCELLING", "_asked": asked, "updateTime": now()}
-
-    cloud.state.update(name, change)
+        job_states.change(cloud, name, "CANCELLING", _asked=asked)
     _wake.set()
+
+
+job_states.serve("hyperparameterTuningJobs", cancel=_cancel, forget=_forget, unlisted="trials")
 
 
 # --- What to try next
