@@ -27,6 +27,14 @@ import keras, numpy as np, tensorflow as tf
 import helpers
 from helpers import data
 tf.config.experimental.enable_op_determinism()
+gate, steps, asked = Path(GATE), [], []
+# Waits after as many steps as the gate says, until it says something else.
+def paced(batch, logs):
+    print("step", flush=True)
+    steps.append(batch)
+    asked[:] = asked or [gate.read_text()] if gate.exists() else []
+    while asked and len(steps) >= int(asked[0].split()[0]) and gate.read_text() == asked[0]:
+        time.sleep(0.02)
 rooms = data.load("diabetes")
 keras.utils.set_random_seed(3)
 with helpers.strategy(timeout_s=60).scope():
@@ -41,8 +49,7 @@ history = model.fit(
     validation_data=helpers.batches(rooms, rooms.test, batch_size=500),
     initial_epoch=saved.epoch, epochs=EPOCHS, steps_per_epoch=10, verbose=2,
     callbacks=saved.beside(
-        keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: (print("step", flush=True), time.sleep(0.05))),
+        keras.callbacks.LambdaCallback(on_train_batch_end=paced),
         keras.callbacks.ReduceLROnPlateau("loss", patience=1, min_delta=1e6),
         keras.callbacks.EarlyStopping("val_loss", patience=99, restore_best_weights=True)))
 told = {"history": history.history, "weights": [w.numpy().tolist() for w in model.weights]}
@@ -65,22 +72,37 @@ def test_a_job_preempted_again_and_again_ends_the_same(
     session, local_cloud_folder, tmp_path, workers, times
 ):
     """At random moments of start-up, training and the end, the chief or another."""
-    path = notebook(tmp_path, "fit.ipynb", FIT)
+    gate = local_cloud_folder / "buckets" / session.bucket / uuid.uuid4().hex
+    paths = [
+        notebook(tmp_path, f"{name}.ipynb", FIT.replace("GATE", repr(str(given))))
+        for name, given in {"stopped": gate, "whole": tmp_path / "none"}.items()
+    ]
     epochs = 4 * times + 2
-    about = {"parameters": {"EPOCHS": epochs}, "workers": workers}
-    job = helpers.train(session, str(path), spot=True, wait=False, **about)
-    whole = helpers.train(session, str(path), wait=False, **about)  # nobody stops this one
+    about = {"parameters": {"EPOCHS": epochs}, "workers": workers, "wait": False}
     draw, seen = random.Random(13), 0
+    stops = [draw.randrange(25) for _ in range(times)]
     replicas = ["workerpool0-0", *(f"workerpool1-{i}" for i in range(workers))]
+
+    def let(steps: int, time: int) -> None:
+        """Let each replica make so many steps from its start on."""
+        new = gate.with_suffix(".new")
+        new.write_text(f"{steps} {time}")
+        new.rename(gate)
+
+    let(stops[0], 0)
+    job = helpers.train(session, str(paths[0]), spot=True, **about)
+    whole = helpers.train(session, str(paths[1]), **about)
 
     def said(text: str) -> int:
         return sum(text in entry["textPayload"] for entry in job.logs())
 
-    for time in range(1, times + 1):
-        enough, replica = seen + draw.randrange(25) * (workers + 1), draw.choice(replicas)
-        until(lambda enough=enough: said("step") >= enough or job.state not in RUNNING, 300)
-        until(lambda replica=replica: preempt(session, local_cloud_folder, job, replica))
-        until(lambda time=time: said("was preempted. Restarting") >= time, 300)
+    for time, stop in enumerate(stops):
+        replica = draw.choice(replicas)
+        enough = seen + stop * (workers + 1)
+        until(lambda enough=enough: said("step") >= enough, 300)
+        until(lambda replica=replica: preempt(session, local_cloud_folder, job, replica), 300)
+        let(([*stops, 10**9])[time + 1], time + 1)
+        until(lambda time=time: said("was preempted. Restarting") > time, 300)
         seen = said("step")
     job.wait()
     whole.wait()
@@ -94,9 +116,6 @@ def test_a_job_preempted_again_and_again_ends_the_same(
     assert not said("Restart 1 of")
     kept = storage.list_uris(session, f"{job.base_uri}/checkpoints/")
     assert len(kept) == 1
-
-
-RUNNING = ("QUEUED", "PENDING", "RUNNING")
 
 
 @pytest.fixture
