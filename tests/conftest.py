@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+import multiprocessing
 import subprocess
 import sys
 import uuid
@@ -13,10 +14,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import once
 from tests.browser import open_browser
 from tests.counted import pytest_sessionstart, pytest_terminal_summary  # noqa: F401 - hooks
+
+IN_PROCESS = {f"tests/test_{name}.py" for name in ("model", "resume", "strategy", "tensorboard")}
 
 
 def pytest_addoption(parser):
@@ -29,7 +33,7 @@ def pytest_collection(session):
     config = session.config
     tests_here = hasattr(config, "workerinput") or not config.getoption("numprocesses", None)
     if config.getoption("quick") and tests_here:
-        subprocess.Popen.__init__ = _too_slow
+        subprocess.Popen.__init__ = multiprocessing.process.BaseProcess.start = _too_slow
         sys.meta_path.insert(0, _NoTensorFlow())
 
 
@@ -48,10 +52,22 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+class _ByWhatTheyShare(LoadScopeScheduling):
+    """A worker takes a whole module: what its tests share is made once. All that import TensorFlow
+    into the worker are taken by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = super()._split_scope(nodeid)
+        return "tensorflow" if module in IN_PROCESS else module
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _ByWhatTheyShare(config, log) if config.getoption("dist") == "loadscope" else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Modules with long tests go first, so that no worker is left alone with one at the end. A
-    worker takes a whole module (`--dist loadscope`): what its tests share is made once."""
+    """Modules with long tests go first, so that no worker is left alone with one at the end."""
     weights = Counter()
     for item in items:
         weights[item.path] += 20 if item.get_closest_marker("long") else 1

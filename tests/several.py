@@ -7,14 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import keras
-
 import helpers
-from helpers.learning.export import scores
+from tests.lazily import export, keras
 from tests.trained import table
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload([__name__])
+_forks.set_forkserver_preload(["keras", "helpers.learning.export", __name__])
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,6 @@ def train(timeout_s: float, epochs: int = 3) -> None:
         "seen": seen,
         "evaluate": model.evaluate(rows, verbose=0),
         "predict": model.predict(features, verbose=0).tolist(),
-        "scores": scores(model, rooms, rooms.test)["price"].tolist(),
+        "scores": export.scores(model, rooms, rooms.test)["price"].tolist(),
     }
     print(json.dumps(said, default=float))

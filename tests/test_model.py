@@ -3,15 +3,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 
 import helpers
 from helpers.errors import SettingError
-from helpers.learning.export import scores
+from tests.lazily import export, keras, tf
 
 LOWEST = float(np.finfo("float32").min)
 
@@ -53,7 +51,7 @@ def table(task: str = "regression", rows: int = 60, **changes):
     return SimpleNamespace(**made | changes)
 
 
-def network(data) -> keras.Model:
+def network(data):
     keras.utils.set_random_seed(3)
     inputs, x = helpers.encode(data)
     x = keras.layers.Dense(8, activation="relu")(x)
@@ -107,7 +105,7 @@ def test_rare_levels_share_one_place_with_unknown_ones():
 
 def test_regression_answers_in_the_targets_unit():
     data = table()
-    answers = scores(network(data), data, data.train)["price"]
+    answers = export.scores(network(data), data, data.train)["price"]
     target = data.train["price"]
     assert abs(answers.mean() - target.mean()) < 2 * target.std()
 
@@ -209,7 +207,7 @@ def test_the_saved_model_answers_as_the_keras_model(task, tmp_path):
     }
     columns = next(iter(helpers.batches(data, data.test[list(data.features)], batch_size=99)))
     answers = {name: value.numpy() for name, value in signature(**columns).items()}
-    expected = scores(model, data, data.test)
+    expected = export.scores(model, data, data.test)
     assert set(answers) == set(expected.columns)
     if task == "regression":
         np.testing.assert_allclose(answers["price"], expected["price"], rtol=1e-5)

@@ -8,15 +8,14 @@ import sys
 import uuid
 from urllib.parse import urlsplit
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import helpers
 from helpers import storage
 from helpers.errors import SettingError, StoppedError
 from tests.emulator.conftest import until
+from tests.lazily import keras, tf
 from tests.test_train import notebook
 from tests.trained import table
 
@@ -126,21 +125,22 @@ def where(session, monkeypatch) -> str:
     return folder
 
 
-class stops(keras.callbacks.Callback):  # noqa: N801
+def stops(at: int, first: int):
     """Sends this process SIGTERM within a step, counted over all epochs, or after them (-1)."""
 
-    def __init__(self, at: int, first: int):
-        super().__init__()
-        self.at, self.now = at, first
+    class Stops(keras.callbacks.Callback):
+        now = first
 
-    def on_train_batch_begin(self, batch, logs=None):
-        if self.now == self.at:
-            signal.raise_signal(signal.SIGTERM)
-        self.now += 1
+        def on_train_batch_begin(self, batch, logs=None):
+            if self.now == at:
+                signal.raise_signal(signal.SIGTERM)
+            self.now += 1
 
-    def on_test_begin(self, logs=None):
-        if self.at == -self.now:
-            signal.raise_signal(signal.SIGTERM)
+        def on_test_begin(self, logs=None):
+            if at == -self.now:
+                signal.raise_signal(signal.SIGTERM)
+
+    return Stops()
 
 
 def fit(*others, rate=1e-2, stop_at: int = 10**9) -> tuple[list, dict]:
@@ -175,11 +175,11 @@ CASES = {
 }
 
 
-def plateau() -> keras.callbacks.ReduceLROnPlateau:
+def plateau():
     return keras.callbacks.ReduceLROnPlateau("loss", 0.5, 2, min_delta=1e9)
 
 
-def early(monitor: str = "val_loss", **settings) -> keras.callbacks.EarlyStopping:
+def early(monitor: str = "val_loss", **settings):
     return keras.callbacks.EarlyStopping(monitor, restore_best_weights=True, **settings)
 
 
@@ -226,26 +226,31 @@ def test_an_upload_cut_short_replaces_nothing(session, where, capsys):
     assert "Going on from epoch 2, step 2" in said
 
 
-def lazy() -> keras.Model:
+def lazy():
     """A model that has no weights before it is called."""
     model = keras.Sequential([keras.layers.Dense(2)])
     model.compile("adam", "mse")
     return model
 
 
-class Own(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = keras.layers.Dense(2)
+def own():
+    """A model whose weights its own code makes, when it is called."""
 
-    def call(self, x):
-        return self.dense(x)
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    made = Own()
+    made.compile("adam", "mse")
+    return made
 
 
 def test_a_model_that_could_not_be_restored_is_refused_at_once():
-    own = Own()
-    own.compile("adam", "mse")
-    for model in (lazy(), own):
+    for model in (lazy(), own()):
         with pytest.raises(SettingError, match="has no weights yet.*keras.Input"):
             helpers.checkpoints(model, steps_per_epoch=1)
         model(np.ones((1, 3)))

@@ -12,12 +12,12 @@ import threading
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import helpers
 from helpers import storage
 from helpers.errors import ClusterError
 from tests.emulator.conftest import until
+from tests.lazily import tf
 from tests.several import Member, begin, train, work_early
 
 

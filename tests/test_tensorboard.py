@@ -6,13 +6,13 @@ import sys
 import types
 import urllib.request
 
-import keras
 import numpy as np
 import pytest
 
 import helpers
 from helpers.errors import NotFoundError
 from helpers.training import Job
+from tests.lazily import keras
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import string
 import sys
 from pathlib import Path
 
-import keras
 import pandas as pd
 
 import helpers
@@ -62,6 +61,8 @@ def names() -> Table:
 
 
 if __name__ == "__main__":
+    import keras
+
     from helpers.learning.export import scores
 
     folder = Path(sys.argv[1])
