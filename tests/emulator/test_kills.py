@@ -83,16 +83,18 @@ class Life:
         self.objects = f"/storage/v1/b/{self.bucket}/o"
         self.models = {n: f"{PARENT}/models/{n}-{name}" for n in ("one", "two")}
         self.endpoint, self.upload, self.job = f"{PARENT}/endpoints/e-{name}", "", ""
-        self.saved, self.sent = {}, 0
+        self.saved, self.sent, self.versions = {}, 0, {}
 
     def steps(self) -> list[Callable[[], None]]:
         return [
-            self.make_bucket, self.put_small, self.put_large, self.start_job, self.put_model,
+            self.make_bucket, self.put_small, self.put_large, self.put_versions, self.start_job,
+            self.put_model,
             lambda: self.register("one"), lambda: self.register("two"), self.make_endpoint,
             lambda: self.deploy("one", "1", {"0": 100}), self.end_job,
             lambda: self.deploy("two", "2", {"1": 90, "0": 10}), self.move_traffic,
             lambda: self.undeploy("1", {"2": 100}), lambda: self.undeploy("2", {}),
             self.drop_endpoint, self.drop_models, self.drop_job, self.drop_objects,
+            self.drop_versions,
         ]  # fmt: skip
 
     # --- buckets
@@ -129,6 +131,34 @@ class Life:
                 status, _ = self.call("PUT", self.upload, chunk, headers=span, expect=(200, 308))
                 self.sent = stored + len(chunk)
         self.saved["large"] = LARGE
+
+    def put_versions(self) -> None:
+        """An object of many versions, which is also the name of a folder."""
+        body = {"name": f"versions-{self.bucket}", "versioning": {"enabled": True}}
+        self.call("POST", "/storage/v1/b?project=local", body, expect=(200, 409))
+        self.known["versions"] = self.check_versions
+        upload = f"/upload/storage/v1/b/versions-{self.bucket}/o?uploadType=media&name="
+        for number in range(len(self.versions), 8):
+            made = self.call("POST", f"{upload}v", str(number).encode())[1]
+            self.versions[made["generation"]] = number
+            self.call("POST", f"{upload}v/{number % 2 or ''}", b"0")
+
+    def check_versions(self) -> None:
+        path = f"/storage/v1/b/versions-{self.bucket}/o/v?alt=media"
+        for generation, number in self.versions.items():
+            assert self.call("GET", f"{path}&generation={generation}")[1] == number
+        if self.versions:
+            assert self.call("GET", path)[1] >= max(self.versions.values())
+
+    def drop_versions(self) -> None:
+        self.known.pop("versions", None)
+        path = f"/storage/v1/b/versions-{self.bucket}"
+        status, answer = self.call("GET", f"{path}/o?versions=true", expect=(200, 404))
+        for item in answer.get("items", []) if status == 200 else []:
+            place = f"{path}/o/{item['name'].replace('/', '%2F')}"
+            query = f"generation={item['generation']}"
+            self.call("DELETE", f"{place}?{query}", expect=(204, 404))
+        self.call("DELETE", path, expect=(204, 404))
 
     # --- jobs
 
@@ -304,6 +334,6 @@ def test_nothing_acknowledged_is_lost(start_emulator, saved_models, seed, kills,
             break
     servers = psutil.Process(call.running.process.pid).children(recursive=True)
     assert not [s for s in servers if "model_server" in " ".join(s.cmdline())]
-    for folder in ("uploads", "models"):
+    for folder in ("uploads", "models", "apart"):
         found = [path.name for path in (call.running.folder / folder).iterdir()]
-        assert not [name for name in found if folder == "uploads" or name.startswith(".")], found
+        assert not [name for name in found if folder != "models" or name.startswith(".")], found

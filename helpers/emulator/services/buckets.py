@@ -273,14 +273,34 @@ def _completed(bucket: dict, before: dict, body: dict) -> dict:
     dual = place in DUAL or bucket.get("customPlacementConfig")
     kind = "dual-region" if dual else "multi-region" if place in MULTI else "region"
     policy = _retention(bucket.get("retentionPolicy"), before.get("retentionPolicy"))
-    made = {key: value for key, value in bucket.items() if key != "retentionPolicy"} | {
-        "locationType": kind,
-        "storageClass": bucket.get("storageClass") or "STANDARD",
-        "iamConfiguration": _access(bucket, before, body.get("iamConfiguration") or {}),
-        "softDeletePolicy": {"retentionDurationSeconds": "0"},
-        "etag": etag(bucket["metageneration"]),
-    }
-    return made | ({"retentionPolicy": policy} if policy else {})
+    autoclass = _autoclass(bucket.get("autoclass"), before.get("autoclass", {}))
+    parts = {"retentionPolicy": policy, "autoclass": autoclass}
+    copies = {} if kind == "region" else {"rpo": "DEFAULT"}
+    made = (
+        copies
+        | {key: value for key, value in bucket.items() if key not in parts}
+        | {
+            "locationType": kind,
+            "storageClass": bucket.get("storageClass") or "STANDARD",
+            "iamConfiguration": _access(bucket, before, body.get("iamConfiguration") or {}),
+            "softDeletePolicy": {"retentionDurationSeconds": "0"},
+            "etag": etag(bucket["metageneration"]),
+        }
+    )
+    return made | {key: value for key, value in parts.items() if value}
+
+
+def _autoclass(asked: dict | None, before: dict) -> dict:
+    """Autoclass, with the times of its last changes."""
+    made = dict(asked or {})
+    if made.get("enabled"):
+        made.setdefault("terminalStorageClass", "NEARLINE")
+    for name, time_name in (("enabled", "toggleTime"), ("terminalStorageClass",
+                            "terminalStorageClassUpdateTime")):  # fmt: skip
+        if name in made:
+            changed_now = made[name] != before.get(name)
+            made[time_name] = now() if changed_now else before[time_name]
+    return made
 
 
 def _access(bucket: dict, before: dict, asked: dict) -> dict:

@@ -163,6 +163,8 @@ def sift(schema: str, body: dict, *, at: str = "") -> dict:
             made[name] = sift(schema, value, at=f"{place}.") if value else value
         elif not _empty(value):
             raise not_emulated(f"{place} of {schema}")
+        elif value:  # such as {"enabled": false}: it is so here
+            made[name] = value
     return made
 
 
