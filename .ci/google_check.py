@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT))
 import helpers  # noqa: E402 - this checkout's own
 from helpers.cloud import jobs, storage  # noqa: E402
 from helpers.cloud.client import Session  # noqa: E402
-from helpers.cloud.deployments import delete_model  # noqa: E402
 from helpers.cloud.names import DISTRIBUTION  # noqa: E402
 from helpers.cloud.resources import of_name  # noqa: E402
 from helpers.errors import HelpersError, SettingError, near  # noqa: E402
+from helpers.project.deployments import delete_model  # noqa: E402
 
 REPORT = ROOT / "outputs" / "google-check.md"
 ROAD_S, CLEAN_S = 25 * 60, 5 * 60  # together half an hour

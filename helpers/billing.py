@@ -4,12 +4,12 @@ import datetime
 
 import pandas as pd
 
-from helpers.cloud.bills import bills, removals
 from helpers.cloud.client import Session
 from helpers.cloud.links import console
 from helpers.cloud.pages import PRICES
-from helpers.cloud.prices import MONTH_HOURS
 from helpers.looks.tables import Shown, shown
+from helpers.project.bills import bills, removals
+from helpers.project.prices import MONTH_HOURS
 
 
 def costs(session: Session) -> Shown:

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from html import escape
 
-from helpers.cloud import deployments
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import check
 from helpers.cloud.links import console
 from helpers.cloud.names import number
 from helpers.cloud.resources import missing, named
 from helpers.errors import NotDeployedError, SettingError
+from helpers.project import deployments
 from helpers.registry import Model, as_model
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pandas as pd
 from tqdm import tqdm
 
-from helpers.cloud.online import post
 from helpers.connection import last
 from helpers.endpoints import Endpoint, find_endpoint
 from helpers.errors import NotDeployedError, NotFoundError
 from helpers.inputs import new_rows, requests
 from helpers.inputs.signature import DEFAULT
+from helpers.project.online import post
 from helpers.registry import find_model
 
 LIMIT_BYTES = {True: 10_000_000, False: 1_500_000}  # request bodies: dedicated, shared endpoint

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from helpers.cloud import accounts, assumptions, grants, quotas
+from helpers.cloud import accounts, grants
 from helpers.cloud.client import Session
-from helpers.cloud.needs import FREE, needs, take
 from helpers.looks.tables import shown
+from helpers.project import assumptions, quotas
+from helpers.project.needs import FREE, needs, take
 
 READY = ("there", "made", "look up")
 

@@ -15,11 +15,11 @@ from helpers.cloud.client import Session
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS, beside, check_aliases, check_labels, number
 from helpers.cloud.resources import missing, named
-from helpers.cloud.versions import upload, versions, with_aliases
 from helpers.errors import NotFoundError, near
 from helpers.inputs import artifact, examples
 from helpers.inputs.signature import Signature
 from helpers.looks import model_card
+from helpers.project.versions import upload, versions, with_aliases
 
 SCHEMATA = {"instance": "instanceSchemaUri", "prediction": "predictionSchemaUri"}
 

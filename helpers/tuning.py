@@ -15,9 +15,9 @@ from helpers.cloud.client import Session
 from helpers.cloud.jobs import Run, check, create, job_spec, machine_spec, outcome
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS
-from helpers.cloud.trials import measured, values
 from helpers.errors import JobError, NotFoundError, near
 from helpers.inputs.metrics import reported
+from helpers.project.trials import measured, values
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """The import rules of the house bite: a wall broken on purpose makes `make lint` fail."""
 
+import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from helpers.cloud import images
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +39,7 @@ def checked(house: Path) -> subprocess.CompletedProcess:
         ("emulator/state.py", "import helpers.errors", "The local cloud knows nothing"),
         ("looks/plots.py", "import helpers.cloud.jobs", "Inputs and looks know no cloud"),
         ("cloud/client.py", "import helpers.cloud.storage", "No circles"),
+        ("cells/code.py", "import helpers.project.bills", "What runs in a job"),
     ],
 )
 def test_a_broken_wall_is_named(house, file, line, rule):
@@ -44,3 +49,29 @@ def test_a_broken_wall_is_named(house, file, line, rule):
     assert ran.returncode == 1, ran.stdout + ran.stderr
     broken = [text for text in ran.stdout.splitlines() if text.endswith(" BROKEN")]
     assert any(text.startswith(rule) for text in broken), ran.stdout
+
+
+def functions(path: Path) -> list[tuple[int, str]]:
+    """How many lines each function of a file has."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+    return [(node.end_lineno - node.lineno + 1, f"{path.name} {node.name}") for node in found]
+
+
+def test_a_stage_a_function_a_module_of_the_local_cloud_stays_short():
+    package = ROOT / "helpers"
+    stages = {path.name: len(path.read_text().splitlines()) for path in package.glob("*.py")}
+    assert max(stages.values()) <= 200, stages
+    assert sum(stages.values()) <= 1600, stages
+    every = list(package.rglob("*.py"))
+    assert max(entry for path in every for entry in functions(path))[0] <= 60
+    modules = [path for path in every if "emulator" in path.parts]
+    assert max(len(path.read_text().splitlines()) for path in modules) <= 450
+
+
+def test_what_a_job_imports_is_in_its_image():
+    packed = {path.partition("/")[2] for path in images.environment_files()}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    contract = next(c for c in contracts["contracts"] if c["name"].startswith("What runs in a job"))
+    places = {name.removeprefix("helpers.") for name in contract["source_modules"]}
+    assert {path.partition("/")[0].removesuffix(".py") for path in packed if path} >= places

@@ -13,8 +13,9 @@ from google.oauth2.credentials import Credentials
 import helpers
 from helpers import storage
 from helpers import tensorflow_cloud as tfc
-from helpers.cloud import accounts, assumptions, grants, images
+from helpers.cloud import accounts, grants, images
 from helpers.errors import CloudError, SettingError
+from helpers.project import assumptions
 from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
 from tests.test_waits import Clock

@@ -46,7 +46,8 @@ FROM {image}
 COPY more.txt more.txt
 RUN pip install --no-cache-dir -r more.txt
 """
-# What a job imports of this package; a change elsewhere builds no new image.
+# What a job imports of this package (a contract in pyproject.toml holds it); a change elsewhere
+# builds no new image.
 JOB = (
     "__init__.py", "errors.py", "connection.py", "notebooks.py", "training.py",
     "cells", "cloud", "inputs", "inside", "learning", "looks", "tensorflow_cloud",

@@ -1,7 +1,7 @@
 """What exists that bills, and its removal."""
 
-from helpers.cloud import bills
 from helpers.pages.visits import Confirm, Done, Page, Visit, confirmed
+from helpers.project import bills
 
 
 def show(visit: Visit) -> Page:

@@ -1,10 +1,11 @@
 """Endpoints: the list, one endpoint with its traffic, and the changes of it."""
 
-from helpers.cloud import deployments, resources
+from helpers.cloud import resources
 from helpers.cloud.names import number
 from helpers.errors import NotDeployedError
 from helpers.pages import drawings, traffic
 from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
+from helpers.project import deployments
 
 BUTTONS = {"promote": "Promote", "roll-back": "Roll back", "undeploy": "Undeploy"}
 

@@ -3,12 +3,13 @@
 import json
 import math
 
-from helpers.cloud import resources, storage, trials
+from helpers.cloud import resources, storage
 from helpers.cloud.jobs import ENDED
 from helpers.cloud.names import number
 from helpers.errors import CloudError, HelpersError
 from helpers.pages import drawings, logs
 from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
+from helpers.project import trials
 
 KINDS = {
     "training": "customJobs", "tuning": "hyperparameterTuningJobs",

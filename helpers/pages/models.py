@@ -2,11 +2,11 @@
 
 from helpers.cloud import resources, storage
 from helpers.cloud.names import beside, number
-from helpers.cloud.versions import versions
 from helpers.errors import CloudError, NotFoundError
 from helpers.looks.amounts import IN_UNIT, verdict
 from helpers.pages.jobs import base_uri, read_json
 from helpers.pages.visits import Page, Session, Visit
+from helpers.project.versions import versions
 
 CARD_BYTES = 200_000
 ABOUT = ("data", "rows_train", "rows_test", "epochs", "seed")

@@ -1,8 +1,8 @@
 """The first page: the road with what is on it, what runs, what bills, what failed."""
 
-from helpers.cloud import bills
 from helpers.pages import endpoints, jobs, models
 from helpers.pages.visits import Page, Visit
+from helpers.project import bills
 
 
 def show(visit: Visit) -> Page:

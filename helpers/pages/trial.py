@@ -4,12 +4,13 @@ import contextlib
 import json
 import time
 
-from helpers.cloud import online, storage
+from helpers.cloud import storage
 from helpers.cloud.names import beside
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
 from helpers.pages import endpoints, forms, models
 from helpers.pages.visits import Page, Session, Visit
+from helpers.project import online
 
 EXAMPLES_BYTES = 2_000_000
 WAKING = 8  # tries while a machine that scaled to zero starts, about 20 s

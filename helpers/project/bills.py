@@ -3,12 +3,13 @@
 import functools
 from collections.abc import Callable, Iterator
 
-from helpers.cloud import deployments, prices, repository, storage
+from helpers.cloud import repository, storage
 from helpers.cloud.buckets import check_project
 from helpers.cloud.client import Session
 from helpers.cloud.jobs import ENDED
 from helpers.cloud.names import is_ours
 from helpers.cloud.resources import ours
+from helpers.project import deployments, prices
 
 FOLDERS = ("jobs/", "batch/", "images/", "notebooks/")  # what this package writes to a bucket
 TRAINING, PREDICTION = "Training/Pipelines on", "Online/Batch Prediction"  # of the price list
