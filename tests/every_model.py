@@ -187,7 +187,7 @@ if __name__ == "__main__":
     for kind in NOTEBOOKS:
         if kind != "scikit-learn":  # TensorFlow Serving has no place for it
             os.environ["OUTPUT_DIR"] = str(Path(sys.argv[1], kind))
-            Path(sys.argv[1], kind).mkdir()
+            Path(sys.argv[1], kind).mkdir(exist_ok=True)
             names = {}
             for cell in (PARAMETERS, CODE, FIT, dedent(NOTEBOOKS[kind])):
                 exec(cell, names)  # noqa: S102

@@ -19,7 +19,7 @@ def made(tmp_path_factory, module: str) -> Path:
             part = folder.with_name(f"{module}.part")
             part.mkdir(exist_ok=True)
             command = [sys.executable, "-m", module, str(part)]
-            subprocess.run(command, check=True, capture_output=True, timeout=240)
+            subprocess.run(command, check=True, capture_output=True, timeout=900)
             part.rename(folder)
     return folder
 

@@ -55,6 +55,9 @@ def test_a_trial_does_not_see_the_test_part(tmp_path, monkeypatch):
         (pd.date_range("1970-01-01", periods=40, freq="YS").year, "year", 0),
         (pd.date_range("2001-03-31", periods=40, freq="QE"), "quarter", 4),
         (pd.date_range("2001-01-31", periods=40, freq="ME"), "month", 12),
+        (pd.date_range("1949-01-01", periods=40, freq="MS").strftime("%Y-%m"), "month", 12),
+        (pd.date_range("1949-01-01", periods=40, freq="MS").strftime("%b %Y"), "month", 12),
+        (pd.period_range("2001Q1", periods=40, freq="Q").astype(str), "quarter", 4),
         (pd.date_range("2001-01-05", periods=40, freq="7D"), "week", 52),
         (pd.date_range("2001-01-01", periods=40, freq="B"), "working day", 5),
         (pd.date_range("2001-01-01", periods=40, freq="D"), "day", 7),
@@ -106,6 +109,18 @@ def test_forecasts_without_a_model(tmp_path):
 
 
 DAYS = pd.date_range("2024-01-01", periods=40, freq="D")
+
+
+@pytest.mark.parametrize("factor", [1, 1000])
+def test_seconds_since_1970_are_times_where_it_is_said(tmp_path, factor):
+    seconds = (1_700_000_000 + 3600 * np.arange(40)) * factor
+    file = tmp_path / "own.csv"
+    pd.DataFrame({"stamp": seconds, "load": np.arange(40.0)}).to_csv(file, index=False)
+    with pytest.raises(DataError, match="has no times"):
+        series.load(str(file), window=5, horizon=2)
+    found = series.load(str(file), time="stamp", window=5, horizon=2)
+    assert (found.step, found.target) == ("hour", "load")
+    assert found.values.index[0] == pd.Timestamp("2023-11-14 22:13:20")
 
 
 @pytest.mark.parametrize(

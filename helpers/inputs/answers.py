@@ -52,7 +52,7 @@ def flat_frame(answers, index=None) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index)
 
 
-def check_class_names(classes: tuple[str, ...]) -> None:
+def check_class_names(classes: Iterable[str]) -> None:
     """Refuse classes whose columns of probabilities would have the same name."""
     names: dict[str, str] = {}
     for one in classes:

@@ -1,8 +1,4 @@
-"""Columns while a table is read: numbers, or texts as places in a list of those that occur.
-
-What is decided about a column is decided on its distinct values, and on a sample of them where
-they are many. Every column is used, dropped or refused, and a line says so and why.
-"""
+"""Columns while a table is read: numbers, or texts as places in a list of those that occur."""
 
 import re
 import unicodedata
@@ -14,20 +10,7 @@ import pandas as pd
 
 from helpers.errors import DataError, near
 
-LIMIT = float(np.finfo("float32").max)  # beyond it a number is infinite to a model: as missing
 SAMPLE = 1000  # distinct values looked at first
-DATE = re.compile(
-    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}.*|\d{1,2}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/. ]\d{2,4}.*"
-)
-SYMBOLS = r"[$€£¥%]"
-CURRENCY = r"(?:AUD|BRL|CAD|CHF|CNY|CZK|DKK|EUR|GBP|INR|JPY|NOK|PLN|SEK|USD)"
-BEFORE = re.compile(rf"(?m)^({CURRENCY})[ \t]*(?=[-+−(\d])")
-AFTER = re.compile(
-    r"(?m)^([-+−(]*\d(?:[\d.,'’ \u00a0\u202f]*[\d.])?\)?)[ \t]*"
-    r"((?:[^\W\d_]|°)[^\s\d()]{0,9}[23]?)$"
-)
-STEPS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800,
-         "month": 2_629_746, "quarter": 7_889_238, "year": 31_556_952}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ def coded(values: np.ndarray | pd.Series) -> Texts:
     except TypeError:  # lists and the like
         places, levels = pd.factorize(pd.Series(values).map(str, na_action="ignore"))
     texts = [level if isinstance(level, str) else str(level) for level in levels]
-    return _merged(Texts(places.astype("int32"), np.array(texts, object)), texts)
+    return merged(Texts(places.astype("int32"), np.array(texts, object)), texts)
 
 
 def from_frame(frame: pd.DataFrame) -> dict[str, Column]:
@@ -152,68 +135,7 @@ def find(name: str, columns: Iterable[str]) -> str:
     raise DataError(f'TARGET="{name}" is not a column.{near(name, known)}')
 
 
-def typed(
-    raw: dict[str, Column], remarks: Remarks, *, comma: bool = False, every_part: bool = False
-) -> dict[str, Column]:
-    """Columns as numbers, as the parts of their dates, or as texts.
-
-    Args:
-        comma: the file cuts its columns by semicolons, so commas are decimal.
-        every_part: dates give all their parts, also those that are alike in all rows.
-    """
-    columns: dict[str, Column] = {}
-    for name, column in raw.items():
-        for new, values in _typed(name, column, remarks, comma, every_part).items():
-            while new in columns or (new != name and new in raw):
-                new += "_2"
-            columns[new] = values
-    return columns
-
-
-def _typed(
-    name: str, column: Column, remarks: Remarks, comma: bool, every_part: bool
-) -> dict[str, Column]:
-    if isinstance(column, np.ndarray):
-        return {name: _finite(column)}
-    column = _merged(column, [level.strip() for level in column.levels])
-    levels, notes = column.levels, remarks.notes
-    if not len(levels):
-        return {name: np.full(len(column), np.nan)}
-    if len(levels) <= 9 and {level.lower() for level in levels} <= {"true", "false"}:
-        return {name: _values(column, np.array([level.lower() == "true" for level in levels]))}
-    text = "\n".join(level.replace("\n", "\0") for level in levels)
-    if not re.search(r"\d", text):
-        return {name: column}
-    counts, rows = counted(column), np.count_nonzero(column.places >= 0)
-    if example := _leading_zero(text, levels):
-        notes.append(f'{name} holds codes such as "{example}": used as categories, not as numbers')
-        return {name: column}
-    if (read := _amounts(text, levels, comma)) is not None:
-        numbers, unit = read
-        odd = np.isnan(numbers)
-        if counts[odd].sum() <= 0.1 * rows and np.count_nonzero(odd) <= 3:
-            if unit := unit or _symbol(levels, counts):
-                remarks.units[name] = unit
-            first = levels[column.places[np.argmax(column.places >= 0)]]
-            said = f'amounts such as "{first}" are read as numbers'
-            if odd.any():
-                ignored = ", ".join(f'"{level}"' for level in levels[odd])
-                said = f"{ignored} ({counts[odd].sum()} rows) taken as missing"
-            notes.append(f"{name}: {said}")
-            return {name: _values(column, numbers)}
-    if (dates := read_dates(levels, counts, rows)) is not None:
-        return _parts(name, column, dates, remarks, every_part)
-    return {name: column}
-
-
-def _leading_zero(text: str, levels: np.ndarray) -> str:
-    """A code such as 01234 among levels that are whole numbers, or have no digit; or ""."""
-    found = re.search(r"(?m)^0\d+$", text)
-    bare = found and all(level.isdigit() or not re.search(r"\d", level) for level in levels)
-    return found[0] if bare else ""
-
-
-def _merged(column: Texts, texts: list[str]) -> Texts:
+def merged(column: Texts, texts: list[str]) -> Texts:
     """A column whose levels became these texts: those alike are one, an empty one is missing."""
     if len(set(texts)) == len(texts) and "" not in texts:
         return Texts(column.places, np.array(texts, object))
@@ -224,110 +146,6 @@ def _merged(column: Texts, texts: list[str]) -> Texts:
     return Texts(moved[column.places], np.array([text for text in place if text], object))
 
 
-def _values(column: Texts, values: np.ndarray) -> np.ndarray:
+def values(column: Texts, values: np.ndarray) -> np.ndarray:
     """A number a level as a number a row."""
     return np.append(values.astype("float64"), np.nan)[column.places]
-
-
-def _finite(numbers: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        beyond = np.abs(numbers) >= LIMIT
-    return np.where(beyond, np.nan, numbers) if beyond.any() else numbers
-
-
-def _amounts(text: str, levels: np.ndarray, comma: bool) -> tuple[np.ndarray, str] | None:
-    """Levels, one a line of `text`, as numbers and their unit; None where few are numbers."""
-    if len(levels) > SAMPLE:
-        some = levels[:: len(levels) // SAMPLE]
-        part = "\n".join(level.replace("\n", "\0") for level in some)
-        part, _ = _without_unit(part)
-        odd = np.isnan(_numbers(part, True)) & np.isnan(_numbers(part, False))
-        if np.count_nonzero(odd) > 3:
-            return None
-    numbers, unit = _numbers(text, comma), ""
-    if np.count_nonzero(np.isnan(numbers)) > 3 or np.isnan(numbers).all():
-        bare, unit = _without_unit(text)
-        numbers = _numbers(bare, comma) if unit else numbers
-    return numbers, unit
-
-
-def _without_unit(text: str) -> tuple[str, str]:
-    """Lines without the one unit they have (`12.5 kg`, `EUR 3`), and that; "" of several."""
-    for pattern, place, kept in ((AFTER, 2, r"\1"), (BEFORE, 1, "")):
-        units = {match[place].casefold(): match[place] for match in pattern.finditer(text)}
-        if len(units) == 1:
-            return pattern.sub(kept, text), next(iter(units.values()))
-    return text, ""
-
-
-def _numbers(text: str, comma: bool) -> np.ndarray:
-    """Lines as numbers, NaN for those that are none: `$1,200`, `12 %`, `(3.5)`, `1.200,50`."""
-    text = re.sub(rf"[ \t]*{SYMBOLS}[ \t]*", "", text).replace("−", "-")
-    text = re.sub(r"(?m)^\((.*)\)$", r"-\1", text)
-    comma = comma or bool(re.search(r"(?m)^-?(\d+|\d{1,3}(\.\d{3})+),(\d{1,2}|\d{4,})$", text))
-    point, thousand = (",", ". ") if comma else (r"\.", ", ")
-    grouped = rf"(?m)^-?\d{{1,3}}([{thousand}'’\u00a0\u202f]\d{{3}})+({point}\d+)?$"
-    text = re.sub(grouped, lambda match: re.sub(rf"[{thousand}'’\u00a0\u202f]", "", match[0]), text)
-    if comma:
-        text = text.replace(",", ".")
-    lines = np.array(text.split("\n"), object)
-    return _finite(np.asarray(pd.to_numeric(lines, errors="coerce"), "float64"))
-
-
-def _symbol(levels: np.ndarray, counts: np.ndarray) -> str:
-    """The commonest of the signs for an amount, or ""."""
-    rows: dict[str, int] = {}
-    for level, count in zip(levels, counts, strict=True):
-        if sign := re.search(SYMBOLS, level):
-            rows[sign[0]] = rows.get(sign[0], 0) + count
-    return min(rows, key=lambda sign: (-rows[sign], sign), default="")
-
-
-def read_dates(levels: np.ndarray, counts: np.ndarray, rows: int) -> pd.DatetimeIndex | None:
-    """Levels as dates, NaT for those that are none; None when few are dates."""
-    if len(levels) > 10 * SAMPLE:
-        some = levels[:: len(levels) // SAMPLE]
-        if sum(bool(DATE.fullmatch(level)) for level in some) < len(some) / 2:
-            return None
-    alike = np.array([bool(DATE.fullmatch(level)) for level in levels])
-    if counts[alike].sum() <= 0.9 * rows:
-        return None
-    starts = [int(match[1]) for level in levels if (match := re.match(r"(\d{1,2})\D", level))]
-    dotted = any(re.match(r"\d{1,2}\.", level) for level in levels)
-    how = {"dayfirst": dotted or max(starts, default=0) > 12, "errors": "coerce", "utc": True}
-    form = pd.tseries.api.guess_datetime_format(levels[0], dayfirst=how["dayfirst"])
-    dates = pd.to_datetime(levels, format=form or "mixed", **how)
-    if form and dates.isna().any():  # other forms among them
-        dates = pd.to_datetime(levels, format="mixed", **how)
-    return dates if counts[dates.notna()].sum() > 0.9 * rows else None
-
-
-def _parts(
-    name: str, column: Texts, dates: pd.DatetimeIndex, remarks: Remarks, every: bool
-) -> dict[str, Column]:
-    parts = {part: getattr(dates, part) for part in ("year", "month", "dayofweek", "hour")}
-    words = {"dayofweek": "day_of_week"}
-    kept = {
-        f"{name}_{words.get(part, part)}": _values(column, np.asarray(values, "float64"))
-        for part, values in parts.items()
-        if every or values.nunique() > 1
-    }
-    used = ", ".join(kept) or "nothing, all are alike"
-    remarks.notes.append(f"{name} holds dates: used as {used}")
-    if step := _step(column, dates):
-        remarks.steps[name] = step
-    return kept
-
-
-def _step(column: Texts, dates: pd.DatetimeIndex) -> str:
-    """How far apart rows are that dates order, one row a date: "an hour"; "" of others."""
-    if len(column.levels) != len(column) or len(column) < 3 or dates.isna().any():
-        return ""  # levels are as many as rows: all differ, none is missing
-    apart = np.diff(dates.as_unit("ns").asi8[column.places] / 1e9)
-    apart = apart if apart[0] > 0 else -apart
-    middle = float(np.median(apart))
-    if apart.min() <= 0 or (np.abs(apart / middle - 1) < 0.1).mean() < 0.7:
-        return ""
-    name = max((unit for unit in STEPS if STEPS[unit] <= 1.1 * middle), key=STEPS.get, default="")
-    count = round(middle / STEPS[name]) if name else 0
-    return f"every {count} {name}s" if count > 1 else f"every {name}" if name else "every moment"

@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pandas as pd
 
+from helpers.cloud.client import Session
 from helpers.errors import DataError
-from helpers.inputs import csv_file
+from helpers.inputs import csv_file, files
 from helpers.inputs.columns import Column, from_frame
 
 HEAD_BYTES = 2**16
+
+
+def read(source: str, session: Session | None, notes: list[str]) -> tuple[dict[str, Column], bool]:
+    """`parse` of the file that a path, URL or address names."""
+    found = files.find(source, session)
+    with files.on_disk(next(iter(found)), session) as path:
+        return parse(path, source, notes)
 
 
 def parse(path: Path, source: str, notes: list[str]) -> tuple[dict[str, Column], bool]:

@@ -5,10 +5,7 @@
 
 import contextlib
 import re
-import shutil
-import tempfile
 import weakref
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +13,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.cloud import cache, folders
 from helpers.cloud.client import Session
-from helpers.errors import DataError, NotFoundError, SettingError, near
+from helpers.errors import DataError
+from helpers.inputs import class_folders, held_back
 from helpers.inputs import examples as held_out
-from helpers.inputs import held_back
 from helpers.inputs.answers import check_class_names
+from helpers.inputs.class_folders import BUILT_IN
 
-BUILT_IN = ("digits",)
 KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}  # as a file of them begins
 GREY = 16  # pixels a side of the small grey copies that the baseline sees
-SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation"}
-SYSTEM = re.compile(r"(^|/)(\.|__MACOSX(/|$)|Thumbs\.db$|desktop\.ini$)", re.IGNORECASE)
 EXAMPLE_BYTES = 50_000_000
-LIMIT_BYTES = 20 * 2**30  # unpacked; more is a mistake or an attack
 
 
 @dataclass(frozen=True)
@@ -72,18 +65,16 @@ def load(source: str = "digits", *, seed: int = 0, session: Session | None = Non
     """
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
-        root = _root(_local(source, session, stack), source)
-        files, labels = [], []
-        for folder in _folders(root):
-            found = [file for file in sorted(folder.rglob("*")) if _seen(file, root)]
-            files, labels = files + found, labels + [folder.name] * len(found)
+        built_in = source in BUILT_IN
+        top = write_digits(class_folders.scratch(stack)) if built_in else None
+        root = class_folders.root(top or class_folders.fetched(source, session, stack), source)
+        files, labels = class_folders.files(root)
         frame, grey = _looked_at(root, files, labels, source, notes)
         classes = tuple(sorted(set(frame["label"]), key=_in_order))
         _check(classes, frame, source)
         train, test = held_back.by_class(frame, "label", seed, notes)
         for note in notes:
             print(note)
-        built_in = source in BUILT_IN
         name = source if built_in else re.split(r"[/\\]", source.rstrip("/\\"))[-1].split(".")[0]
         images = Images(name, train, test, classes, grey, tuple(notes), built_in)
         weakref.finalize(images, stack.pop_all().close)
@@ -140,77 +131,6 @@ def write_digits(folder: Path) -> Path:
         # 17 shades, 0 the paper: ink on white, as one sees it
         Image.fromarray((255 - pixels * 15.9375).astype("uint8")).save(file)
     return folder
-
-
-def _local(source: str, session: Session | None, stack: contextlib.ExitStack) -> Path:
-    """The folder or zip on this machine, unpacked; what is made for it goes with the stack."""
-
-    def made() -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="images-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    if source in BUILT_IN:
-        return write_digits(made())
-    if re.match("https?://", source):
-        raise SettingError(
-            f'DATA="{source}": pictures are read from a folder or zip on this machine or in a '
-            "bucket. Download it first."
-        )
-    bucket = source.startswith("gs://")
-    path = cache.fetch(source, session=session) if bucket else _found(source)
-    if path.is_dir():
-        return path
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{source} is one file, and no zip; expected a folder or a zip of it.")
-    folder = made()
-    with zipfile.ZipFile(path) as archive:
-        inside = [entry for entry in archive.infolist() if not SYSTEM.search(entry.filename)]
-        size_bytes = sum(entry.file_size for entry in inside)
-        if size_bytes > LIMIT_BYTES:
-            raise DataError(
-                f"{source} holds {size_bytes / 2**30:,.0f} GiB unpacked; at most "
-                f"{LIMIT_BYTES / 2**30:.0f} are. Unpack it yourself and give the folder."
-            )
-        try:
-            archive.extractall(folder, inside)
-        except (OSError, RuntimeError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DataError(f"{source} can't be unpacked ({error}). Make the zip again.") from error
-    return folder
-
-
-def _found(source: str) -> Path:
-    for folder in (Path.cwd(), folders.project_root()):
-        if source and (folder / source).exists():
-            return folder / source
-    around = near(source, [*BUILT_IN, *(p.name for p in Path.cwd().iterdir() if p.is_dir())])
-    raise NotFoundError(f'DATA="{source}": no such folder or zip in {Path.cwd()}.{around}')
-
-
-def _root(folder: Path, source: str) -> Path:
-    """The folder whose sub-folders are the classes; a zip often holds one folder that has them."""
-    inside = _folders(folder)
-    while len(inside) == 1 and _folders(inside[0]):
-        folder, inside = inside[0], _folders(inside[0])
-    if not inside:
-        raise DataError(
-            f"{source} has no sub-folders; expected one a class, with its pictures in it."
-        )
-    names = {path.name.lower() for path in inside}
-    if names <= SPLITS and any(_folders(path) for path in inside):
-        raise DataError(
-            f'{source} is split already ("{inside[0].name}" …); expected a sub-folder a class. '
-            f"Give {source.rstrip('/')}/{inside[-1].name}: a quarter of it is held back."
-        )
-    return folder
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not SYSTEM.search(p.name))
-
-
-def _seen(file: Path, root: Path) -> bool:
-    return file.is_file() and not SYSTEM.search(file.relative_to(root).as_posix())
 
 
 def _looked_at(

@@ -13,7 +13,8 @@ from helpers.cloud import storage
 from helpers.errors import DataError, NotFoundError, SchemaError
 from helpers.inputs import csv_file, files, pictures
 from helpers.inputs.answers import flat_frame
-from helpers.inputs.columns import Remarks, from_frame, identifier, typed, written
+from helpers.inputs.column_types import typed
+from helpers.inputs.columns import Remarks, from_frame, identifier, written
 from helpers.inputs.requests import is_table
 from helpers.inputs.signature import Signature
 from helpers.inputs.values import by_input

@@ -21,6 +21,7 @@ from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import DataError
 from helpers.inputs import csv_file, files
+from helpers.inputs.column_types import typed
 from helpers.inputs.columns import (
     Column,
     Remarks,
@@ -28,7 +29,6 @@ from helpers.inputs.columns import (
     as_texts,
     from_frame,
     missing,
-    typed,
     written,
 )
 

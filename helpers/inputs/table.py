@@ -11,7 +11,8 @@ import pandas as pd
 from helpers.cloud.client import Session
 from helpers.errors import DataError, SettingError, near
 from helpers.inputs import files, formats, metrics, shards
-from helpers.inputs.answers import probability_name
+from helpers.inputs.answers import check_class_names
+from helpers.inputs.column_types import typed
 from helpers.inputs.columns import (
     Column,
     Remarks,
@@ -23,7 +24,6 @@ from helpers.inputs.columns import (
     identifier,
     in_order,
     missing,
-    typed,
     written,
 )
 from helpers.inputs.files import BUILT_IN, find_files  # noqa: F401  (public here)
@@ -262,13 +262,7 @@ def _target(
             "Choose another target, or group its values."
         )
     texts = as_texts(column) if number else in_order(column)
-    names: dict[str, str] = {}
-    for one in texts.levels:
-        other = names.setdefault(probability_name(one), one)
-        if other != one:
-            raise DataError(
-                f'The classes "{other}" and "{one}" of {name} differ in signs only; rename one.'
-            )
+    check_class_names(texts.levels)
     return texts, task, tuple(texts.levels)
 
 

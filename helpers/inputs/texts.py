@@ -1,9 +1,8 @@
 """Texts with a label each: found in a file, cleaned, split.
 
-`DATA` is `reviews` (generated, see `reviews`), or a file with a column of texts and one of labels.
+`DATA` is `reviews` (generated, see reviews.py), or a file with a column of texts and one of labels.
 """
 
-import random
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -15,13 +14,13 @@ import pandas as pd
 
 from helpers.cloud.client import Session
 from helpers.errors import DataError, near
-from helpers.inputs import columns, files, formats, held_back
+from helpers.inputs import columns, formats, held_back
 from helpers.inputs import examples as held_out
 from helpers.inputs.answers import check_class_names
+from helpers.inputs.reviews import reviews
 
 BUILT_IN = ("reviews",)
 CLASSES, FEWEST = 100, 10
-REVIEWS, FLIPPED = 2000, 0.04
 PUNCTUATION = re.compile(r"[!\"#$%&()*+,\-./:;<=>?@\[\\\]^_`{|}~']")  # as Keras strips it
 
 
@@ -131,50 +130,11 @@ def examples(texts: Texts, most: int = 1000) -> tuple[np.ndarray, np.ndarray] | 
     return chosen["text"].to_numpy(object), chosen[texts.target].to_numpy(object)
 
 
-def reviews() -> pd.DataFrame:
-    """2,000 reviews by a known rule, with Python's own generator: the same everywhere.
-
-    A review praises or blames things; "not" turns a word round. Joined by "but" the second half
-    decides, so that the same words in another order say the opposite. One of 25 verdicts is turned
-    round: no model can be right in more than 96 %.
-    """
-    draw = random.Random(2021)
-    things = ["screen", "battery", "sound", "case", "camera", "price", "manual", "keyboard"]
-    praise = ["great", "lovely", "solid", "bright", "reliable", "quick", "perfect", "handy"]
-    blame = ["poor", "ugly", "flimsy", "dim", "broken", "slow", "awful", "useless"]
-    says = ["I bought it in {}.", "It came in {}.", "My brother got one in {}.", "Ordered in {}."]
-    months = ["January", "March", "May", "July", "August", "October", "December"]
-
-    def half(good: bool, thing: str) -> str:
-        turned = draw.random() < 0.3
-        word = draw.choice(praise if good != turned else blame)
-        much = draw.choice(["", "", "really ", "very ", "quite "])
-        return f"the {thing} is {'not ' * turned}{much}{word}"
-
-    rows = []
-    for _ in range(REVIEWS):
-        good, (one, two) = draw.random() < 0.5, draw.sample(things, 2)
-        kind = draw.choice(["one", "and", "but", "but"])
-        said = half(good, one)
-        if kind == "and":
-            said = f"{said} and {half(good, two)}"
-        elif kind == "but":
-            said = f"{half(not good, two)} but {said}"
-        said = f"{said[0].upper()}{said[1:]}{draw.choice('.!')}"
-        more = draw.choice(says).format(draw.choice(months))
-        text = f"{more} {said}" if draw.random() < 0.5 else f"{said} {more}"
-        flipped = draw.random() < FLIPPED
-        rows.append({"text": text, "verdict": "good" if good != flipped else "bad"})
-    return pd.DataFrame(rows)
-
-
 def _read(
     source: str, text: str, target: str, session: Session | None, notes: list[str]
 ) -> tuple[str, pd.DataFrame]:
     """The label's name, and rows of `text` and label; "" where one is missing."""
-    found = files.find(source, session)
-    with files.on_disk(next(iter(found)), session) as path:
-        raw, _ = formats.parse(path, source, notes)
+    raw, _ = formats.read(source, session, notes)
     worded = {name: column for name, column in raw.items() if isinstance(column, columns.Texts)}
     if text and text not in raw:
         raise DataError(f'TEXT="{text}" is not a column.{near(text, raw)}')
