@@ -110,6 +110,25 @@ def test_unsound_paths_and_queries_are_refused(emulator, path, said):
     assert said in answer["error"]["message"]
 
 
+def test_a_get_with_a_long_address_is_a_post_of_its_query(emulator):
+    """google-api-python-client turns it into one, by X-HTTP-Method-Override."""
+    jobs = emulator.api("aiplatform").projects().locations().customJobs()
+    name = "x" * 3000
+    request = jobs.list(parent=emulator.parent, filter=f'displayName="{name}" OR displayName="y"')
+    assert len(request.uri) > 2048
+    assert request.execute() == {}
+    objects = emulator.api("storage").objects()
+    assert emulator.request("POST", "/storage/v1/b?project=local", json_body={"name": "long"})[0]
+    assert "items" not in objects.list(bucket="long", matchGlob=name).execute()
+    status, answer = emulator.request(
+        "POST", JOBS, body="filter=(((", headers={"X-HTTP-Method-Override": "GET"}
+    )
+    assert (status, "Invalid filter" in answer["error"]["message"]) == (400, True)
+    override = {"X-HTTP-Method-Override": "PATCH"}
+    path = f"/v1/{emulator.parent}/endpoints/none?updateMask=description"
+    assert emulator.request("POST", path, json_body={}, headers=override)[0] == 404
+
+
 def test_a_large_body_is_refused_unread(emulator):
     import http.client
 

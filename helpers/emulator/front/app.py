@@ -91,13 +91,14 @@ class App:
             path = path.removeprefix(prefix)
         _refuse_other_ways(self.cloud, request.method, path)
         uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
-        method, handler, values = _route("POST" if uploading else request.method, path)
+        verb, asked, unread = await _meant(request)
+        method, handler, values = _route("POST" if uploading else verb, path)
         callers.check(self.cloud, caller, method.id, values)
-        query = discovery.check_query(method, request.scope["query_string"].decode("latin-1"))
+        query = discovery.check_query(method, asked)
         fields.check_query(method, query)
         body = {}
         if method.id not in STREAMED:
-            body = discovery.check_body(method, await _body(request))
+            body = discovery.check_body(method, await _body(request) if unread else {})
             fields.check_body(method, body)
             rules.check(method.id, values, query, body)
         request.state.fault = await self.faults.before(method.id)
@@ -167,6 +168,16 @@ def _route(verb: str, path: str) -> tuple[discovery.Method, Callable, dict]:
         )
     rules.check_names(method.id, values)
     return method, handler, values
+
+
+async def _meant(request: Request) -> tuple[str, str, bool]:
+    """The verb, the query, and whether the body is there to be read: Google's clients send a GET
+    whose address is too long as a POST that has its query as body."""
+    query = request.scope["query_string"].decode("latin-1")
+    verb = request.headers.get("x-http-method-override", request.method).upper()
+    if request.method != "POST" or verb != "GET":
+        return verb if request.method == "POST" else request.method, query, True
+    return verb, (await read_body(request, BODY_BYTES)).decode("latin-1"), False
 
 
 async def _body(request: Request) -> dict:
