@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers.emulator.front import fields
-
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "fidelity.md").read_text()
 
@@ -32,22 +30,3 @@ def test_every_call_named_is_made_in_a_test(part, files):
     assert len(named) > 20
     made = "".join((ROOT / "tests" / "emulator" / name).read_text() for name in files)
     assert not {name for name in named if not re.search(rf"\.{name}\b", made)}
-
-
-def test_the_tables_of_fields_are_the_local_clouds_own():
-    section = TEXT.split("\n## Fields\n")[1].split("\n## ")[0]
-    shown = [
-        {name: set(re.findall(r"`([^`]+)`", listed)) for name, listed in rows}
-        for rows in (
-            re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", table)
-            for table in section.split("|---|---|")[1:]
-        )
-    ]
-    tables = (fields.WITHOUT_EFFECT, fields.NOT_EMULATED, fields.QUERY_WITHOUT_EFFECT,
-              fields.QUERY_NOT_EMULATED)  # fmt: skip
-    assert shown == [{name: set(line.split()) for name, line in t.items()} for t in tables]
-    assigned = {f"{m}.{f}" for m, line in fields.ASSIGNED.items() for f in line.split()}
-    assert (
-        set(re.findall(r"`([A-Z]\w+\.\w+)`", section.split("whatever a request says")[1]))
-        == assigned
-    )

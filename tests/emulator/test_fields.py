@@ -7,6 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import joblib
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from helpers.emulator.front import app, discovery, fields
+from helpers.emulator.front import app, calls, discovery, fields
 from helpers.emulator.services import batch_rows
 from helpers.emulator.services.endpoints import COUNTS
 from helpers.emulator.services.serving import Answer
@@ -70,8 +71,6 @@ HONOURED = {
     "test_endpoints.py::test_counts_of_replicas_can_be_changed":
         "MutateDeployedModelRequest.updateMask",
     "test_endpoints.py::test_parameters_and_labels_are_taken": "PredictRequest.parameters",
-    "test_endpoints.py::test_raw_predict_passes_the_body_and_names_the_model":
-        "RawPredictRequest.httpBody",  # the body itself; only the documents wrap it
     "test_endpoints.py::test_scaling_to_zero_has_its_rules": "DedicatedResources.minReplicaCount",
     "test_endpoints.py::test_traffic_is_shared_by_percent":
         "Endpoint.trafficSplit DeployModelRequest.trafficSplit",
@@ -164,49 +163,47 @@ def below(about: dict) -> tuple[tuple[str, ...], dict]:
     return (), about
 
 
-Place = tuple[tuple[str, ...], str]  # the way to a field, and the message and the field
+@dataclass(frozen=True)
+class Place:
+    """A field of a body: the way to it, its message and name, what becomes of it, and whether the
+    way ends there, because nothing is below or because all of it is refused or ignored."""
+
+    way: tuple[str, ...]
+    field: str
+    kind: str
+    last: bool
 
 
-def places(method: discovery.Method, stops: Callable[[str], bool]) -> Iterator[Place]:
-    """Every field of a method's body; one that stops, a leaf, or a message again in itself ends
-    its way."""
+def places(method: discovery.Method) -> Iterator[Place]:
+    """Every field of a method's body, but for messages again within themselves."""
     schemas = method.document["schemas"]
 
-    def walk(schema: dict, path: tuple[str, ...], seen: tuple[str, ...]) -> Iterator[Place]:
+    def walk(schema: dict, way: tuple, seen: tuple, above: str) -> Iterator[Place]:
         name, schema = message(schema, schemas)
         for key, about in schema.get("properties", {}).items():
             if fields.is_output(about):
                 continue
             steps, inner = below(about)
-            where = (*path, key, *steps)
+            where, kind = (*way, key, *steps), above or fields.kind(name, key)
             within, properties = message(inner, schemas)
             leaf = not properties.get("properties") or within in seen
-            if leaf or stops(f"{name}.{key}"):
-                yield where, f"{name}.{key}"
-            else:
-                yield from walk(inner, where, (*seen, within))
+            yield Place(where, f"{name}.{key}", kind, leaf or kind in ("", "assigned"))
+            if not leaf and kind in ("honoured", "without effect"):
+                yield from walk(inner, where, (*seen, within), "" if kind == "honoured" else kind)
 
-    yield from walk(method.about["request"], (), ())
-
-
-def listed(table: dict[str, str], name: str) -> bool:
-    head, _, key = name.partition(".")
-    return key in fields.names(table, head)
+    yield from walk(method.about["request"], (), (), "")
 
 
-def kinds(name: str) -> list[str]:
-    tables = {"without effect": fields.WITHOUT_EFFECT, "501": fields.NOT_EMULATED,
-              "assigned": fields.ASSIGNED}  # fmt: skip
-    found = [kind for kind, table in tables.items() if listed(table, name)]
-    return found + ["honoured"] * (name in BY)
+EVERY = {name: list(places(METHODS[name])) for name in WITH_BODY}
 
 
-def test_each_field_is_of_one_kind_and_no_row_is_of_a_field_that_is_not_there():
-    seen = {f for n in WITH_BODY for _, f in places(METHODS[n], lambda field: bool(kinds(field)))}
-    assert {field: kinds(field) for field in sorted(seen) if len(kinds(field)) != 1} == {}
-    tables = (fields.WITHOUT_EFFECT, fields.NOT_EMULATED, fields.ASSIGNED)
-    rows = {f"{m}.{f}" for table in tables for m, line in table.items() for f in line.split()}
-    assert (rows | set(BY)) - seen == set()
+def test_each_field_that_is_honoured_has_a_test_and_no_row_is_of_a_field_that_is_not_there():
+    found = [place for name in WITH_BODY for place in EVERY[name]]
+    assert {p.field for p in found if p.last and p.kind == "honoured"} == set(BY)
+    tables = (fields.HONOURED, fields.WITHOUT_EFFECT, fields.ASSIGNED)
+    rows = [f"{m}.{f}" for table in tables for m, line in table.items() for f in line.split()]
+    assert set(rows) - {place.field for place in found} == set()
+    assert len(rows) == len(set(rows))
 
 
 def test_the_tests_that_are_named_are_there_and_about_the_fields():
@@ -217,7 +214,7 @@ def test_the_tests_that_are_named_are_there_and_about_the_fields():
         if "register(" in text:  # which deploys models of a container that serves TensorFlow
             text += (folder / "saved_models.py").read_text()
         assert f"\ndef {function}(" in text, test
-        for name in set(names.split()) - {"RawPredictRequest.httpBody"} if test != KEPT else ():
+        for name in names.split() if test != KEPT else ():
             camel = name.partition(".")[2]
             snake = re.sub(r"(?<=[a-z])([A-Z])", lambda m: "_" + m[1].lower(), camel)
             odd += [] if re.search(rf"\b({camel}|{snake})\b", text) else [(test, camel)]
@@ -457,19 +454,17 @@ def send(emulator, tmp_path_factory) -> Sender:
 
 
 CASES_501 = [
-    pytest.param(name, way, field, id=f"{name}-{field}")
-    for name in WITH_BODY
-    for way, field in places(METHODS[name], lambda f: listed(fields.NOT_EMULATED, f))
-    if listed(fields.NOT_EMULATED, field)
-]
+    pytest.param(name, place, id=f"{name}-{place.field}")
+    for name in WITH_BODY for place in EVERY[name] if not place.kind
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "way", "field"), CASES_501)
-def test_what_is_not_emulated_is_refused_by_its_name(send, name, way, field):
+@pytest.mark.parametrize(("name", "place"), CASES_501)
+def test_what_is_not_emulated_is_refused_by_its_name(send, name, place):
     method = METHODS[name]
     schemas, request = method.document["schemas"], method.about["request"]
-    status, answer = send(method, with_field(request, way, schemas, "", sound(method)))
-    within, _, key = field.partition(".")
+    status, answer = send(method, with_field(request, place.way, schemas, "", sound(method)))
+    within, _, key = place.field.partition(".")
     assert (status, answer["error"]["status"]) == (501, "UNIMPLEMENTED"), answer
     assert f"{key} of {within} is not emulated (501)" in answer["error"]["message"]
 
@@ -489,9 +484,9 @@ UNSHOWN = {
 def test_what_is_sent_is_kept(send, name):
     method, lost = METHODS[name], {}
     schemas, request = method.document["schemas"], method.about["request"]
-    tables = (fields.NOT_EMULATED, fields.ASSIGNED)
-    for way, field in places(method, lambda f: any(listed(table, f) for table in tables)):
-        if listed(fields.NOT_EMULATED, field):
+    for place in EVERY[name]:
+        way, field = place.way, place.field
+        if not place.kind or not place.last:
             continue
         body = with_field(request, way, schemas, "", sound(method))
         query = f"updateMask={way[0]}" if name.endswith("patch") else ""
@@ -503,7 +498,7 @@ def test_what_is_sent_is_kept(send, name):
             about = resource["error"]["message"]
             if not re.search("can't be updated|an update of|DeployedModel.* do not exist", about):
                 lost[way] = about
-        elif listed(fields.ASSIGNED, field):
+        elif place.kind == "assigned":
             if status != 200 or at(inner, resource) == at(way, body):
                 lost[way] = status, resource
         elif short or field.partition(".")[0].endswith("Request"):
@@ -517,11 +512,11 @@ def test_what_is_sent_is_kept(send, name):
 def together(method: discovery.Method, chosen: Callable[[str], bool]) -> tuple[set, dict]:
     """The ways to all the fields that are chosen, and a body with them."""
     schemas, body, ways = method.document["schemas"], sound(method), set()
-    for way, field in places(method, lambda f: listed(fields.NOT_EMULATED, f)):
-        request = field.partition(".")[0].endswith("Request")
-        if not listed(fields.NOT_EMULATED, field) and not request and chosen("/".join(way)):
-            ways.add(way)
-            body = with_field(method.about["request"], way, schemas, "", body)
+    for place in places(method):
+        request = place.field.partition(".")[0].endswith("Request")
+        if place.kind and place.last and not request and chosen("/".join(place.way)):
+            ways.add(place.way)
+            body = with_field(method.about["request"], place.way, schemas, "", body)
     return ways, body
 
 
@@ -582,19 +577,15 @@ def queried(method: discovery.Method) -> dict[str, dict]:
     return own | method.document["parameters"]
 
 
-def test_each_parameter_of_a_query_is_of_one_kind():
-    odd, seen = {}, set()
-    for name, method in METHODS.items():
-        for key in queried(method):
-            tables = (fields.QUERY_WITHOUT_EFFECT, fields.QUERY_NOT_EMULATED)
-            found = [table for table in tables if key in fields.names(table, method.id)]
-            seen |= {key}
-            if len(found) + (key in BY_QUERY and not found) != 1:
-                odd[name, key] = len(found)
-    assert odd == {}
-    rows = {n for t in (fields.QUERY_WITHOUT_EFFECT, fields.QUERY_NOT_EMULATED)
-            for line in t.values() for n in line.split()}  # fmt: skip
-    assert (rows | set(BY_QUERY)) - seen == set()
+def test_each_parameter_that_is_honoured_has_a_test():
+    found = {
+        (key, fields.query_kind(method.id, key))
+        for method in METHODS.values() for key in queried(method)
+    }  # fmt: skip
+    assert {key for key, kind in found if kind == "honoured"} == set(BY_QUERY)
+    tables = (fields.QUERY_HONOURED, fields.QUERY_WITHOUT_EFFECT)
+    rows = {name for table in tables for line in table.values() for name in line.split()}
+    assert rows - {key for key, _ in found} == set()
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if "operations." not in n])
@@ -604,11 +595,50 @@ def test_parameters_of_queries_are_refused_or_have_no_effect(send, name):
     for key, about in queried(method).items():
         value = value_of({k: v for k, v in about.items() if k != "repeated"}, f".{key}")
         query = f"{key}={str(value).lower() if value is True else value}"
-        if key in fields.names(fields.QUERY_NOT_EMULATED, method.id):
+        kind = fields.query_kind(method.id, key)
+        if not kind:
             status, answer = send(method, body, query)
             assert (status, key in answer["error"]["message"]) == (501, True), answer
-        elif key not in BY_QUERY and method.about["httpMethod"] == "GET":
+        elif kind == "without effect" and method.about["httpMethod"] == "GET":
             assert send(method, body, query) == send(method, body), key
+
+
+def test_docs_fidelity_shows_the_tables():
+    page = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text()
+    section = page.split("\n## Fields\n")[1].split("\n## ")[0]
+    shown = [
+        {(name, field) for name, line in re.findall(r"(?m)^\| `([^`]+)` \| (.+) \|$", table)
+         for field in re.findall(r"`([^`]+)`", line)}
+        for table in section.split("|---|---|")[1:]
+    ]  # fmt: skip
+    refused = {tuple(p.field.split(".")) for places in EVERY.values() for p in places if not p.kind}
+    queries = {
+        ("*" if key in method.document["parameters"] else method.id, key)
+        for method in METHODS.values() for key in queried(method)
+        if not fields.query_kind(method.id, key)
+    }  # fmt: skip
+
+    def rows(table: dict[str, str]) -> set[tuple[str, str]]:
+        return {(name, field) for name, line in table.items() for field in line.split()}
+
+    tables = [rows(fields.WITHOUT_EFFECT), refused, rows(fields.QUERY_WITHOUT_EFFECT), queries]
+    assert shown == tables
+    assigned = re.findall(r"`([A-Z]\w+)\.(\w+)`", section.split("whatever a request says")[1])
+    assert set(assigned) == rows(fields.ASSIGNED)
+
+
+def test_a_field_at_its_default_counts_as_not_sent_and_an_unknown_one_is_refused(send, monkeypatch):
+    method = METHODS["v1 aiplatform.projects.locations.endpoints.create"]
+    unset = {
+        "enablePrivateServiceConnect": False, "network": "", "gdcConfig": None,
+        "predictRequestResponseLoggingConfig": {"enabled": False, "samplingRate": 0},
+    }  # fmt: skip
+    assert send(method, SOUND["endpoints.create"] | unset)[0] == 200
+    monkeypatch.delitem(fields.HONOURED, "Port")  # as if a newer document had brought it
+    model = {"displayName": "m", "containerSpec": {"ports": [{"containerPort": 1}]}}
+    upload = METHODS["v1 aiplatform.projects.locations.models.upload"]
+    with pytest.raises(calls.ApiError, match="containerPort of Port is not emulated"):
+        fields.check_body(upload, {"model": model})
 
 
 # --- what is honoured and shown nowhere else

@@ -13,7 +13,7 @@ import googleapiclient
 import orjson
 
 from helpers.emulator.front.calls import HANDLERS, ApiError, camel
-from helpers.emulator.front.fields import ASSIGNED, is_output, names, short
+from helpers.emulator.front.fields import ASSIGNED, is_output, short
 from helpers.emulator.front.filters import filter_fields, order_fields
 from helpers.emulator.front.rules import ENUM_NUMBERS
 
@@ -248,7 +248,7 @@ def _value(schema: dict, value: Any, where: str, method: Method, problems: list)
 
 def _object(schema: dict, value: dict, where: str, method: Method, problems: list) -> dict:
     properties, free = schema.get("properties", {}), schema.get("additionalProperties")
-    clears, assigned = method.id in CLEARING, names(ASSIGNED, short(schema.get("id", "")))
+    clears, assigned = method.id in CLEARING, ASSIGNED.get(short(schema.get("id", "")), "").split()
     made = {}
     for name, inner in value.items():
         key = name if name in properties else camel(name)

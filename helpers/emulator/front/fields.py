@@ -1,8 +1,9 @@
-"""What becomes of the fields of requests: each one that a discovery document knows is kept and
-honoured, or kept and listed here as without effect, or listed here and refused with 501.
+"""What becomes of the fields of requests: each one that a discovery document knows is honoured, or
+kept without effect, or set by the service alone; what is in none of the tables is refused with 501,
+also what a newer document brings. Cloud Storage has tables of its own (services/storage_fields.py).
 
-Messages go by their names in the documents, without the prefix of service and version; a field
-stands for all that is below it. tests/emulator/test_fields.py sends every one of them.
+Messages go by their names in the documents, without the prefix of service and version.
+tests/emulator/test_fields.py sends every field of them and names the tests of those honoured.
 """
 
 import re
@@ -15,8 +16,76 @@ PREFIX = re.compile(
     r"Google(CloudAiplatform|DevtoolsArtifactregistry|CloudBillingBudgets)V1(beta1)?"
 )  # fmt: skip
 
-# Taken, and shown again where the message is shown: there are no machines, networks, keys and bills
-# here, and no models of Google's own.
+HONOURED = {
+    "AutomaticResources": "maxReplicaCount minReplicaCount",
+    "BatchDedicatedResources": "machineSpec",
+    "BatchEnableServicesRequest": "serviceIds",
+    "BatchPredictionJob": "dedicatedResources disableContainerLogging displayName inputConfig "
+                          "instanceConfig labels manualBatchTuningParameters model "
+                          "modelParameters outputConfig serviceAccount",
+    "BatchPredictionJobInputConfig": "gcsSource instancesFormat",
+    "BatchPredictionJobInstanceConfig": "excludedFields includedFields instanceType keyField",
+    "BatchPredictionJobOutputConfig": "gcsDestination predictionsFormat",
+    "Binding": "members role",
+    "Budget": "displayName",
+    "Build": "images options source steps substitutions tags",
+    "BuildStep": "args name",
+    "ClientConnectionConfig": "inferenceTimeout",
+    "ContainerSpec": "args command env imageUri",
+    "CreateServiceAccountRequest": "accountId serviceAccount",
+    "CustomJob": "displayName jobSpec labels",
+    "CustomJobSpec": "baseOutputDirectory scheduling serviceAccount workerPoolSpecs",
+    "DedicatedResources": "machineSpec minReplicaCount scaleToZeroSpec",
+    "DedicatedResourcesScaleToZeroSpec": "idleScaledownPeriod",
+    "DeployModelRequest": "deployedModel trafficSplit",
+    "DeployedModel": "automaticResources dedicatedResources disableContainerLogging displayName "
+                     "enableContainerLogging id model serviceAccount sharedResources",
+    "DockerRepositoryConfig": "immutableTags",
+    "Endpoint": "clientConnectionConfig dedicatedEndpointEnabled description displayName etag "
+                "labels trafficSplit",
+    "EnvVar": "name value",
+    "GcsDestination": "outputUriPrefix",
+    "GcsSource": "uris",
+    "GetIamPolicyRequest": "options",
+    "HyperparameterTuningJob": "displayName labels maxFailedTrialCount maxTrialCount "
+                               "parallelTrialCount studySpec trialJobSpec",
+    "ListLogEntriesRequest": "filter orderBy pageSize pageToken resourceNames",
+    "ManualBatchTuningParameters": "batchSize",
+    "MergeVersionAliasesRequest": "versionAliases",
+    "Model": "artifactUri containerSpec dataStats description displayName etag labels metadata "
+             "metadataSchemaUri pipelineJob predictSchemata versionAliases versionDescription",
+    "ModelContainerSpec": "args command deploymentTimeout env healthRoute imageUri ports "
+                          "predictRoute",
+    "ModelDataStats": "testAnnotationsCount testDataItemsCount trainingAnnotationsCount "
+                      "trainingDataItemsCount validationAnnotationsCount validationDataItemsCount",
+    "MutateDeployedModelRequest": "deployedModel updateMask",
+    "Policy": "bindings etag version",
+    "Port": "containerPort",
+    "PredictRequest": "instances parameters",
+    "PredictSchemata": "instanceSchemaUri parametersSchemaUri predictionSchemaUri",
+    "ProjectBillingInfo": "billingAccountName",
+    "PythonPackageSpec": "args env executorImageUri packageUris pythonModule",
+    "Repository": "description dockerConfig format labels mode",
+    "Scheduling": "disableRetries restartJobOnWorkerRestart timeout",
+    "ServiceAccount": "description displayName",
+    "SetIamPolicyRequest": "policy updateMask",
+    "Source": "storageSource",
+    "StorageSource": "bucket object",
+    "StudySpec": "algorithm measurementSelectionType metrics parameters",
+    "StudySpecMetricSpec": "goal metricId",
+    "StudySpecParameterSpec": "categoricalValueSpec discreteValueSpec doubleValueSpec "
+                              "integerValueSpec parameterId scaleType",
+    "StudySpecParameterSpecCategoricalValueSpec": "values",
+    "StudySpecParameterSpecDiscreteValueSpec": "values",
+    "StudySpecParameterSpecDoubleValueSpec": "maxValue minValue",
+    "StudySpecParameterSpecIntegerValueSpec": "maxValue minValue",
+    "TestIamPermissionsRequest": "permissions",
+    "UndeployModelRequest": "deployedModelId trafficSplit",
+    "UploadModelRequest": "model modelId parentModel",
+    "WorkerPoolSpec": "containerSpec machineSpec pythonPackageSpec replicaCount",
+}  # fmt: skip
+# Taken with all that is below, and shown again where the message is shown: there are no machines,
+# networks and bills here, and no models of Google's own.
 WITHOUT_EFFECT = {
     "BatchDedicatedResources": "flexStart maxReplicaCount spot startingReplicaCount",
     "Binding": "condition",
@@ -42,6 +111,7 @@ WITHOUT_EFFECT = {
                           "sharedMemorySizeMb startupProbe",
     "Policy": "auditConfigs",
     "PredictRequest": "labels",
+    "RawPredictRequest": "httpBody",  # only the documents wrap the body, which goes on as it is
     "Repository": "cleanupPolicies cleanupPolicyDryRun disallowUnspecifiedMode "
                   "platformLogsConfig vulnerabilityScanningConfig",
     "Scheduling": "maxWaitDuration strategy",
@@ -57,66 +127,44 @@ WITHOUT_EFFECT = {
     "UploadModelRequest": "serviceAccount",
     "WorkerPoolSpec": "diskSpec",
 }  # fmt: skip
-NOT_EMULATED = {
-    "BatchPredictionJob": "encryptionSpec endpoint explanationSpec generateExplanation "
-                          "modelMonitoringConfig unmanagedContainerModel",
-    "BatchPredictionJobInputConfig": "bigquerySource vertexMultimodalDatasetSource",
-    "BatchPredictionJobOutputConfig": "bigqueryDestination vertexMultimodalDatasetDestination",
-    "Build": "artifacts availableSecrets dependencies gitConfig secrets",
-    "BuildOptions": "pubsubTopic secretEnv volumes",
-    "BuildStep": "allowExitCodes allowFailure dir entrypoint results script secretEnv volumes",
-    "CustomJob": "encryptionSpec",
-    "CustomJobSpec": "experiment experimentRun models protectedArtifactLocationId tensorboard",
-    "DeployedModel": "fullFineTunedResources gdcConnectedModel rolloutOptions "
-                     "speculativeDecodingSpec",
-    "Endpoint": "enablePrivateServiceConnect encryptionSpec gdcConfig genAiAdvancedFeaturesConfig "
-                "network predictRequestResponseLoggingConfig privateServiceConnectConfig "
-                "publisherModelConfig",
-    "HyperparameterTuningJob": "encryptionSpec",
-    "ListLogEntriesRequest": "projectIds",
-    "Model": "encryptionSpec",
-    "Repository": "kmsKeyName mavenConfig remoteRepositoryConfig virtualRepositoryConfig",
-    "Source": "connectedRepository developerConnectConfig gitSource repoSource "
-              "storageSourceManifest",
-    "StorageSource": "generation",
-    "StudySpecMetricSpec": "safetyConfig",
-    "StudySpecParameterSpec": "conditionalParameterSpecs",
-    "WorkerPoolSpec": "lustreMounts nfsMounts",
-}  # fmt: skip
 # The service sets these itself, whatever a request says; the documents do not mark them as such.
 ASSIGNED = {
     "BatchPredictionJob": "modelMonitoringStatsAnomalies", "Budget": "etag", "Endpoint": "name",
     "Model": "name", "Repository": "name", "ServiceAccount": "name",
 }  # fmt: skip
-# Parameters of queries, by method; the first line is for every one.
+# Parameters of queries, by the end of the method's id.
+QUERY_HONOURED = {
+    "*": "alt fields", "budgets.list": "scope", "builds.create": "parent",
+    "builds.get": "name", "builds.list": "parent", "endpoints.create": "endpointId",
+    "list": "filter orderBy pageSize pageToken readMask", "patch": "updateMask",
+    "listVersions": "filter orderBy pageSize pageToken readMask", "operations.get": "name",
+    "repositories.create": "repositoryId", "services.batchGet": "names",
+    "timeSeries.list": "interval.endTime interval.startTime view",
+}  # fmt: skip
 QUERY_WITHOUT_EFFECT = {
-    "*": "$.xgafv access_token key oauth_token prettyPrint quotaUser uploadType "
-         "upload_protocol",
-    "cloudbuild.projects.locations.builds.create": "projectId",
-    "cloudbuild.projects.locations.builds.get": "id projectId",
-    "cloudbuild.projects.locations.builds.list": "projectId",
-    "operations.list": "returnPartialSuccess",
+    "*": "$.xgafv access_token key oauth_token prettyPrint quotaUser uploadType upload_protocol",
+    "consumerQuotaMetrics.get": "view", "getIamPolicy": "options.requestedPolicyVersion",
+    "locations.builds.create": "projectId", "locations.builds.get": "id projectId",
+    "locations.builds.list": "projectId", "operations.list": "returnPartialSuccess",
     "operations.wait": "timeout",
-    "repositories.getIamPolicy": "options.requestedPolicyVersion",
-    "serviceAccounts.getIamPolicy": "options.requestedPolicyVersion",
-    "serviceusage.services.consumerQuotaMetrics.get": "view",
-}  # fmt: skip
-QUERY_NOT_EMULATED = {
-    "*": "callback",
-    "aiplatform.projects.locations.endpoints.list": "gdcZone",
-    "monitoring.projects.timeSeries.list":
-        "aggregation.alignmentPeriod aggregation.crossSeriesReducer aggregation.groupByFields "
-        "aggregation.perSeriesAligner orderBy secondaryAggregation.alignmentPeriod "
-        "secondaryAggregation.crossSeriesReducer secondaryAggregation.groupByFields "
-        "secondaryAggregation.perSeriesAligner",
 }  # fmt: skip
 
 
-def names(table: dict[str, str], message: str) -> set[str]:
-    """The fields that a table has for a message; for methods, those of the end of an id, too."""
-    ends = [line for name, line in table.items() if name in ("*", message)
-            or message.endswith(f".{name}")]  # fmt: skip
-    return set(" ".join(ends).split())
+def kind(message: str, name: str) -> str:
+    """`honoured`, `without effect`, `assigned`, or "" of a field that is not emulated."""
+    tables = {"honoured": HONOURED, "without effect": WITHOUT_EFFECT, "assigned": ASSIGNED}
+    found = (kind for kind, table in tables.items() if name in table.get(message, "").split())
+    return next(found, "")
+
+
+def query_kind(method_id: str, name: str) -> str:
+    """The same of a parameter of a query."""
+    tables = {"honoured": QUERY_HONOURED, "without effect": QUERY_WITHOUT_EFFECT}
+    for kind, table in tables.items():
+        ends = (line for end, line in table.items() if end == "*" or method_id.endswith(f".{end}"))
+        if name in " ".join(ends).split():
+            return kind
+    return ""
 
 
 def short(reference: str) -> str:
@@ -137,17 +185,23 @@ def check_query(method: Any, query: dict) -> None:
     Raises:
         ApiError: 501, or 400 for an updateMask that no update can have.
     """
-    for name in names(QUERY_NOT_EMULATED, method.id) & query.keys():
-        raise not_emulated(f"{name} of {method.id}")
-    if query.get("alt", "json") not in ("json", "media"):
+    if method.document["name"] == "storage":
+        return
+    known = method.document["parameters"].keys() | method.about.get("parameters", {}).keys()
+    for name in query.keys() & known:
+        if not query_kind(method.id, name) and is_set(query[name]):
+            raise not_emulated(f"{name} of {method.id}")
+    if query.get("alt", "json") != "json":
         raise not_emulated(f"alt={query['alt']}")
-    schemas, request = method.document["schemas"], method.about.get("request", {})
+    properties = (
+        method.document["schemas"]
+        .get(method.about.get("request", {}).get("$ref"), {})
+        .get("properties", {})
+    )
     for part in filter(None, query.get("updateMask", "").split(",")):
         name = camel(part.strip().split(".")[0])
-        about = schemas[request["$ref"]]["properties"].get(name) if "$ref" in request else {}
-        fixed = about is None or is_output(about) or about.get("description", "").startswith(
-            ("Immutable", "Identifier"))  # fmt: skip
-        if fixed:
+        about = properties.get(name, {"readOnly": True})
+        if is_output(about) or about.get("description", "").startswith(("Immutable", "Identifier")):
             raise ApiError(400, f"updateMask names {name}, which can't be updated.")
 
 
@@ -157,35 +211,40 @@ def check_body(method: Any, body: dict) -> None:
     Raises:
         ApiError: 501.
     """
+    if method.document["name"] == "storage":
+        return
     schemas, request = method.document["schemas"], method.about.get("request", {})
     for message, name in _set_fields(schemas, request, body):
-        if name in names(NOT_EMULATED, message):
+        if not kind(message, name):
             raise not_emulated(f"{name} of {message}")
 
 
 def without_effect(schemas: dict, reference: str, value: dict) -> set[str]:
     """The names of the fields that a message sets and nothing here goes by."""
     found = _set_fields(schemas, {"$ref": reference}, value)
-    return {name for message, name in found if name in names(WITHOUT_EFFECT, message)}
+    return {name for message, name in found if kind(message, name) == "without effect"}
+
+
+def is_set(value: Any) -> bool:
+    """Whether a field or parameter has another value than its default."""
+    if isinstance(value, dict):
+        return not value or any(map(is_set, value.values()))
+    return value not in (None, False, 0, "", "0", [])
 
 
 def _set_fields(schemas: dict, schema: dict, value: Any) -> Iterator[tuple[str, str]]:
-    """(message, field) of all that a body sets; a field at its default counts as not set."""
+    """(message, field) of all that a body sets, but for what is below a field without effect."""
     message = short(schema.get("$ref", ""))
     schema = schemas[schema["$ref"]] if "$ref" in schema else schema
     if isinstance(value, list):
         for item in value:
             yield from _set_fields(schemas, schema.get("items", {}), item)
-    elif isinstance(value, dict):
-        free = schema.get("additionalProperties", {})
+    elif isinstance(value, dict) and "properties" in schema:
         for name, inner in value.items():
-            if _is_set(inner):
+            if is_set(inner):
                 yield message, name
-                about = schema.get("properties", {}).get(name, free)
-                yield from _set_fields(schemas, about, inner)
-
-
-def _is_set(value: Any) -> bool:
-    if isinstance(value, dict):
-        return not value or any(map(_is_set, value.values()))
-    return value not in (None, False, 0, "", "0", [])
+                if kind(message, name) == "honoured":
+                    yield from _set_fields(schemas, schema["properties"].get(name, {}), inner)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _set_fields(schemas, schema.get("additionalProperties", {}), inner)

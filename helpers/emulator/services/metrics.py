@@ -33,6 +33,8 @@ def listed(call: Call) -> dict:
     """Time series that the filter chooses, the newest point first."""
     if not call.query.get("filter") or not call.query.get("interval.endTime"):
         raise ApiError(400, "Fields filter and interval.endTime must be set.")
+    if call.query.get("orderBy"):
+        raise ApiError(400, "Field order_by is unsupported: it must be left blank.")
     end = _unix(call.query["interval.endTime"])
     start = _unix(call.query.get("interval.startTime") or call.query["interval.endTime"])
     project = call.path["name"].split("/")[1]
