@@ -23,6 +23,7 @@ JOB_MACHINE = {
     "platform_machine": "x86_64",
 }  # fmt: skip
 TENSORFLOW = ("tensorflow", "tensorflow-cpu")
+FOR_EXTRAS = re.compile(r";\s*extra\s*==\s*\S+\s*$")  # a requirement of nothing else
 
 
 def python_version() -> str:
@@ -110,22 +111,36 @@ def _pinned() -> dict[str, str]:
     todo = [(line, {"tensorflow"}) for line in ours if _in_a_job(line)]
     todo += [(name, set()) for name in TENSORFLOW if _is_installed(name)][:1]
     pinned: dict[str, str] = {}
+    known: dict[str, tuple[str, list[str]]] = {}
     seen: set[tuple[str, str]] = set()
     while todo:
         line, asked = todo.pop()
+        if not asked - {""} and FOR_EXTRAS.search(line):
+            continue
         requirement = Requirement(line)
         name = canonicalize_name(requirement.name)
         extras = [JOB_MACHINE | {"extra": extra} for extra in ("", *asked)]
         applies = requirement.marker is None or any(map(requirement.marker.evaluate, extras))
-        if not applies or name == DISTRIBUTION or not _is_installed(name):
+        if not applies or name == DISTRIBUTION or not (name in known or _is_installed(name)):
             continue
-        if name not in pinned:
-            _check_origin(metadata.distribution(name))
-        pinned[name] = metadata.version(name)
+        if name not in known:
+            found = metadata.distribution(name)
+            _check_origin(found)
+            known[name] = _about(found)
+        pinned[name], needs = known[name]
         for extra in {"", *requirement.extras} - {e for n, e in seen if n == name}:
             seen.add((name, extra))  # bleach[css] needs more than bleach
-            todo += [(more, {extra}) for more in metadata.requires(name) or []]
+            todo += [(more, {extra}) for more in needs]
     return pinned
+
+
+def _about(found: metadata.Distribution) -> tuple[str, list[str]]:
+    """Version and requirements, from the head of the file: its end is a long description."""
+    head = (found.read_text("METADATA") or "").partition("\n\n")[0]
+    version = re.search(r"(?m)^Version: *(.+)$", head)
+    if version is None:  # an older form
+        return found.version, found.requires or []
+    return version[1].strip(), re.findall(r"(?m)^Requires-Dist: *(.+)$", head)
 
 
 def _in_a_job(line: str) -> bool:
@@ -135,7 +150,7 @@ def _in_a_job(line: str) -> bool:
 
 def _is_installed(name: str) -> bool:
     try:
-        metadata.version(name)
+        metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return False
     return True
