@@ -10,7 +10,7 @@ from helpers.cells import leaks
 from helpers.cells import parameters as cells
 from helpers.cloud.folders import PACKAGE
 from helpers.errors import NotebookError
-from helpers.looks.report import html_report, unrun
+from helpers.looks.report import html_report, prepare, unrun
 
 LAUNCHER = Path(__file__).with_name("ipykernel_launcher.py")
 
@@ -26,6 +26,8 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
+    if report:
+        prepare()
     output.parent.mkdir(parents=True, exist_ok=True)
     name, kept = path.name, f"Executed notebook: {output}"
     failure, cause, source = "", None, _tagged(path, output.parent)

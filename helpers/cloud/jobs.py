@@ -54,7 +54,7 @@ class Run:
         """The job as it is, again and again until it has ended; a line at each change of state."""
         shown, start_s = "", time.monotonic()
         while shown not in ENDED:
-            time.sleep(min(0.1 + (time.monotonic() - start_s) / 50, 5) if shown else 0)
+            time.sleep(min(0.1 + (time.monotonic() - start_s) / 100, 5) if shown else 0)
             job = self.resource()
             if job["state"] != shown:
                 shown, clock = job["state"], _clock(elapsed_s(job))

@@ -19,6 +19,7 @@ Works as process 1 of a container, where a signal without a handler does nothing
 """
 
 import argparse
+import gc
 import io
 import json
 import os
@@ -40,7 +41,7 @@ from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, HelpersError, NotebookError
 from helpers.inside import left
-from helpers.looks.report import html_report
+from helpers.looks import report
 
 RAISED, UNFIT, NO_ANSWER, STOPPED = 1, 2, 75, 143
 # What a notebook on several machines raises when another machine has stopped or does not answer.
@@ -97,6 +98,7 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
             tar.extractall(work, filter="data")
     os.environ["OUTPUT_DIR"], before, failure = str(output), left.stamps(work), ""
     if not stopped.is_set():
+        report.prepare()
         try:
             notebooks.run_notebook(source, executed, parameters, report=False, cwd=work, log=True)
         except NotebookError as error:
@@ -108,7 +110,7 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
         failure = report_metric(asked.metric, found)
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
         if not stopped.is_set() and executed.is_file():  # a page takes seconds a stop may not have
-            html_report(executed, folder / "report.html")
+            report.html_report(executed, folder / "report.html")
         _keep(cloud, folder, left.collect(output, work, before), asked, bool(failure), stopped)
     if stopped.is_set():
         print(f"{name} was stopped on request.", file=sys.stderr)
@@ -192,4 +194,6 @@ def _stop_kernel() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended_as = main()
+    gc.freeze()  # the system takes it all back at once
+    sys.exit(ended_as)

@@ -1,7 +1,9 @@
 """Executed notebooks as pages, and the page that leads to them; a reader needs no network."""
 
+import functools
 import json
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +17,7 @@ KEPT = 50  # runs whose metrics are remembered
 BADGE = re.compile(r"\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\)\n*|!\[[^\]]*\]\(https?:[^)]*\)\n*")
 # What the stages hand on, as their objects draw themselves.
 MADE = re.compile(r"(Training job|Model|Endpoint) <a [^>]*>([^<]+)</a>((?: version \d+)?)")
+_lock = threading.Lock()  # the exporter is one for all
 
 
 def html_report(ipynb: str | Path, html: str | Path) -> Path:
@@ -171,12 +174,31 @@ def _tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def prepare() -> None:
+    """Load what the first page needs, half a second's work; a notebook may run meanwhile."""
+    threading.Thread(target=_rehearse, daemon=True, name="report").start()
+
+
+def _rehearse() -> None:
+    cells = [nbformat.v4.new_markdown_cell("# A"), nbformat.v4.new_code_cell("a = 1  # one")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    _page(notebook, _about(notebook, "a"))
+
+
 def _write(path: Path, notebook, about: dict) -> Path:
+    path.write_text(_page(notebook, about), encoding="utf-8")
+    return path
+
+
+def _page(notebook, about: dict) -> str:
+    with _lock:
+        return _exporter().from_notebook_node(notebook, resources={"about": about})[0]
+
+
+@functools.cache
+def _exporter():
     from nbconvert import HTMLExporter
 
     whole = ["nbconvert.preprocessors.CoalesceStreamsPreprocessor"]  # progress bars: the last state
     template = TEMPLATE.read_text(encoding="utf-8")
-    exporter = HTMLExporter(raw_template=template, preprocessors=whole)
-    page, _ = exporter.from_notebook_node(notebook, resources={"about": about})
-    path.write_text(page, encoding="utf-8")
-    return path
+    return HTMLExporter(raw_template=template, preprocessors=whole)
