@@ -120,7 +120,10 @@ class Session:
 
     def collection(self, kind: str, version: str = "") -> Resource:
         """A regional collection of Vertex AI, such as `models` or `customJobs`."""
-        return getattr(self.service("aiplatform", version).projects().locations(), kind)()
+        if (kind, version) not in self._services:  # each step to it costs milliseconds
+            locations = self.service("aiplatform", version).projects().locations()
+            self._services[kind, version] = getattr(locations, kind)()
+        return self._services[kind, version]
 
     def call(self, request, *, repeatable: bool | None = None, unless: int = 0) -> Any:
         """Run one request of a service and give the answer's JSON.
@@ -263,7 +266,7 @@ class Session:
             operations = getattr(operations, collection)()
         while not operation.get("done"):
             time.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, 5)
+            pause_s = min(pause_s * 1.2, 5)
             operation = self.call(operations.get(name=operation["name"]))
             tens = int(time.monotonic() - start_s) // 600
             if tens > told:
