@@ -26,8 +26,9 @@ MESSAGE_BYTES = 2**17
 
 def main() -> None:
     asked = socket.socket(fileno=os.dup(0))
+    gc.disable()  # of what an import makes nearly all stays
     _import()
-    gc.collect()
+    gc.enable()
     gc.freeze()  # the forks share these objects' memory for longer
     servers, last_s = 0, time.monotonic()
     while servers or time.monotonic() - last_s < LINGER_S:
