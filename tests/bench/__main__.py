@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [first tables train scale serve bulk resources]
+python -m tests.bench [first drive tables train scale serve bulk resources]
 """
 
 import datetime
@@ -15,6 +15,7 @@ import psutil
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 PARTS = {
     "first": "From an empty machine to the first served prediction",
+    "drive": "`make run`, and a training job's time",
     "tables": "Reading a table",
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "scale": "Training on larger tables",

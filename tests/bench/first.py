@@ -51,11 +51,11 @@ def _turn() -> dict[str, float]:
         for cell in nbformat.read(made, as_version=4).cells:
             for what, code in CELLS.items():
                 if cell.cell_type == "code" and code in cell.source and what not in seconds:
-                    seconds[what] = round(_moment(cell) - start, 1)
+                    seconds[what] = round(moment(cell) - start, 1)
         return seconds
 
 
-def _moment(cell) -> float:
+def moment(cell) -> float:
     """When a cell had run, in seconds since 1970."""
     ended = datetime.fromisoformat(cell.metadata.papermill.end_time)
     return (ended if ended.tzinfo else ended.replace(tzinfo=UTC)).timestamp()

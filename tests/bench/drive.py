@@ -1,0 +1,163 @@
+"""`make run` beside what no drive can avoid, and where the time of its training job goes.
+
+The sum: TensorFlow imported twice, in the job and in the server, one after the other, the training
+itself, and the start of a server that has it imported. Each is measured here, alone.
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+
+import helpers
+from helpers.emulator.servers import PROGRAMS
+from tests.bench.first import moment
+
+ROOT = Path(__file__).parents[2]
+DRIVES = 3
+NOTE = """\
+`make run` three times on one local cloud, the first of them an empty one: the second and the third
+also compare the new version with the running one. Seconds; `of the sum` is the share of what can't
+be avoided. Below: a job of the last drive from its submission to the moment its caller saw it end,
+by the times that the job, its notebook and the bucket carry."""
+STAGE = re.compile(r"(?m)^(\w+) +([\d.]+) s$")
+PARTS = {"import keras": "TensorFlow imported, the model built", "model.fit(": "trained"}
+
+
+def rows() -> list[dict]:
+    with tempfile.TemporaryDirectory(prefix="drive-") as folder:
+        before = os.environ.get("LOCAL_CLOUD_DIR")
+        os.environ["LOCAL_CLOUD_DIR"] = state = str(Path(folder, "cloud"))
+        try:
+            return _rows(Path(state))
+        finally:
+            stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", state]
+            subprocess.run(stop, check=True, capture_output=True, timeout=60)
+            del os.environ["LOCAL_CLOUD_DIR"]
+            os.environ |= {"LOCAL_CLOUD_DIR": before} if before else {}
+
+
+def least_s(model: Path, training_s: float) -> dict[str, float]:
+    """What can't be avoided, by name.
+
+    Args:
+        model: the folder with a SavedModel's numbered ones.
+    """
+    loads = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r}); import nursery; nursery._import()"
+    loaded_s = min(_took_s([sys.executable, "-c", loads]) for _ in range(3))
+    imported_s = min(_took_s([sys.executable, "-c", "import tensorflow"]) for _ in range(3))
+    return {
+        "TensorFlow imported, twice": 2 * imported_s, "training": training_s,
+        "a server started, beside its import": min(_started_s(model) for _ in range(3)) - loaded_s,
+    }  # fmt: skip
+
+
+def _started_s(model: Path) -> float:
+    """From the start of a model server's process to its first answer."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["--model_name=m", f"--model_base_path={model}", f"--rest_api_port={port}"]
+    start = time.perf_counter()
+    server = subprocess.Popen(
+        [sys.executable, str(PROGRAMS / "model_server.py"), *words], stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while server.poll() is None:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/m", timeout=5)
+                return time.perf_counter() - start
+            except OSError:
+                time.sleep(0.005)
+        raise RuntimeError("the model server did not start")
+    finally:
+        server.stdin.close()
+        server.wait(timeout=30)
+
+
+def _rows(state: Path) -> list[dict]:
+    drives = [_drive() for _ in range(DRIVES)]
+    session = helpers.connect("local")
+    job = helpers.find_job(session)
+    trained_s = job.metrics["seconds"]
+    start = time.perf_counter()
+    model = helpers.register(session, job, name="once-more")
+    registered_s, start = time.perf_counter() - start, time.perf_counter()
+    helpers.deploy(session, model)
+    deployed_s = time.perf_counter() - start
+    parts = least_s(state / "buckets" / job.model_uri.removeprefix("gs://"), trained_s)
+    least = sum(parts.values())
+    found = [("what can't be avoided", least)]
+    found += [(f"{number}. drive", drive["all"]) for number, drive in enumerate(drives, 1)]
+    found += [(name, seconds) for name, seconds in drives[-1].items() if name != "all"]
+    found += [("registered and deployed", registered_s + deployed_s)]
+    found += [("02 beside its training", drives[-1]["02_train"] - trained_s)]
+    found += [(f"can't be avoided: {name}", seconds) for name, seconds in parts.items()]
+    found += [(f"job: {name}", seconds) for name, seconds in timeline(state, job).items()]
+    return [
+        {"what": what, "seconds": round(seconds, 1),
+         "of the sum": f"{seconds / least:.2f}" if "drive" in what else ""}
+        for what, seconds in found
+    ]  # fmt: skip
+
+
+def timeline(state: Path, job) -> dict[str, float]:
+    """Seconds from each of a job's moments to the next."""
+    resource, ipynb = job.resource(), f"{job.base_uri}/01_prototype.ipynb"
+    executed = nbformat.reads(helpers.storage.read_bytes(job.session, ipynb).decode(), 4)
+    caller = nbformat.read(ROOT / "outputs" / "02_train.ipynb", as_version=4)
+    waited = next(cell for cell in caller.cells if "job.wait()" in cell.source)
+    asked = next(cell for cell in caller.cells if "helpers.train(" in cell.source)
+    cells = [cell for cell in executed.cells if cell.cell_type == "code"]
+    run = executed.metadata.papermill
+    stored = state / "buckets" / job.base_uri.removeprefix("gs://")
+    at = {
+        "checked and staged": _at(resource["createTime"]),
+        "taken up": _at(resource["startTime"]),
+        "its process up to the kernel's start": _at(run["start_time"]),
+        "kernel started": _at(cells[0].metadata.papermill.start_time),
+    }
+    part = "cells before TensorFlow"
+    for cell in cells:
+        named = [name for code, name in PARTS.items() if code in cell.source]
+        for name in named:
+            at[part], part = _at(cell.metadata.papermill.start_time), name
+        at[part] = moment(cell)
+        part = "pictures, scores and export" if named or len(at) > 5 else part
+    at |= {
+        "kernel ended": _at(run["end_time"]),
+        "page written, all stored": (stored / "left.txt").stat().st_mtime,
+        "process ended": _at(resource["endTime"]),
+        "seen by the caller": moment(waited),
+    }
+    last, found = _at(asked.metadata.papermill.start_time), {}
+    for name, then in at.items():
+        found[name], last = then - last, then
+    return found
+
+
+def _drive() -> dict[str, float]:
+    """Seconds a stage, and of all."""
+    command = [sys.executable, str(ROOT / ".ci" / "road.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return {name: float(seconds) for name, seconds in STAGE.findall(done.stdout)}
+
+
+def _took_s(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def _at(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
