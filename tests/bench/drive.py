@@ -29,7 +29,8 @@ also compare the new version with the running one. Seconds; `of the sum` is the 
 be avoided. Below: a job of the last drive from its submission to the moment its caller saw it end,
 by the times that the job, its notebook and the bucket carry."""
 STAGE = re.compile(r"(?m)^(\w+) +([\d.]+) s$")
-PARTS = {"import keras": "TensorFlow imported, the model built", "model.fit(": "trained"}
+FIT, REST = "model.fit(", "pictures, scores and export"
+PARTS = {"import keras": "TensorFlow imported, the model built", FIT: "trained"}
 
 
 def rows() -> list[dict]:
@@ -127,11 +128,9 @@ def timeline(state: Path, job) -> dict[str, float]:
     }
     part = "cells before TensorFlow"
     for cell in cells:
-        named = [name for code, name in PARTS.items() if code in cell.source]
-        for name in named:
-            at[part], part = _at(cell.metadata.papermill.start_time), name
+        part = next((name for code, name in PARTS.items() if code in cell.source), part)
         at[part] = moment(cell)
-        part = "pictures, scores and export" if named or len(at) > 5 else part
+        part = REST if part == PARTS[FIT] else part
     at |= {
         "kernel ended": _at(run["end_time"]),
         "page written, all stored": (stored / "left.txt").stat().st_mtime,
