@@ -31,9 +31,11 @@ def leave() -> None:
 
 if __name__ == "__main__":
     gc.set_threshold(*RARELY)
-    atexit.register(leave)
     if sys.path[0] == os.path.dirname(__file__):  # not with PYTHONSAFEPATH
         del sys.path[0]
-    from ipykernel.kernelapp import launch_new_instance
+    from ipykernel.kernelapp import IPKernelApp
 
-    launch_new_instance()
+    app = IPKernelApp.instance()
+    app.initialize()
+    atexit.register(leave)  # after IPython's own, so that it runs before: that one looks, too
+    app.start()
