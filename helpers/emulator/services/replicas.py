@@ -5,6 +5,7 @@ cloud finds its jobs again: DIR/jobs/JOB/TASK/ATTEMPT-RESTART-PREEMPTION/ holds 
 (locked while the supervisor lives) and, at the end, exit.json.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -17,6 +18,7 @@ import psutil
 
 from helpers.emulator.servers import PROGRAMS
 
+KILL_S = 5  # a process that the system can't end keeps nobody waiting for longer
 KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")  # nothing else of the server's environment
 
 
@@ -103,6 +105,9 @@ def grace_s() -> float:
 
 
 def kill(family: set[psutil.Process]) -> None:
-    for process in family:
-        if process.is_running():  # psutil compares the start time
+    """End what is left of them, and see them end: a job that has ended has no process."""
+    left = [process for process in family if process.is_running()]  # compares the start time
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(left, timeout=KILL_S)
