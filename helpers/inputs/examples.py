@@ -48,6 +48,14 @@ def beside(folder):
     return (folder.parent if folder.absolute().name == "model" else folder) / NAME
 
 
+def write(folder, lines: list[str]) -> None:
+    """Lines as the file beside a model's folder; of none there is no file."""
+    kept = beside(folder)
+    kept.unlink(missing_ok=True)
+    if lines:
+        kept.write_text("".join(lines), encoding="utf-8")
+
+
 def choose(rows: int, most: int = MOST) -> np.ndarray:
     """Which of so many rows to keep: evenly spaced, as files may be in order of their classes."""
     return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(int))

@@ -1,6 +1,7 @@
 """A file of rows to be scored: its columns as a model takes them, and the file of answers."""
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import pandas as pd
 
 from helpers.cloud import storage
 from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import csv_file, files, pictures
+from helpers.inputs import csv_file, files, pictures, wire
 from helpers.inputs.answers import flat_frame
 from helpers.inputs.column_types import typed
 from helpers.inputs.columns import Remarks, from_frame, identifier, written
@@ -44,7 +45,8 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
     """
     names = pictures.find(source, session)
     if names:
-        given = pd.DataFrame({"file": [name.rpartition("/")[2] for name in names]})
+        above = len(os.path.commonpath([name.rpartition("/")[0] for name in names])) + 1
+        given = pd.DataFrame({"file": [name[above:] for name in names]})
         return NewRows([pictures.read(name, session) for name in names], given)
     if "*" in source or not files.find(source, session):
         raise NotFoundError(f"{source} names no file of rows, and no picture. Correct the path.")
@@ -55,8 +57,7 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
         else:
             found = _json_lines(path, source)
             if not is_table(instance):
-                shown = [json.dumps(row)[:80] for row in found]
-                return NewRows(by_input(found), pd.DataFrame({"row": shown}))
+                return _by_input(found, signature)
             given, comma = pd.DataFrame(found), False
     given = given.dropna(how="all").reset_index(drop=True)
     if is_table(instance):
@@ -119,11 +120,31 @@ def _csv(path: Path, source: str) -> tuple[pd.DataFrame, bool]:
 def _json_lines(path: Path, source: str) -> list:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        rows = [json.loads(line) for line in lines if line.strip()]
     except ValueError as error:
         raise DataError(
             f"{source} is not lines of JSON ({error}). Write one object a line, or a CSV file."
         ) from error
+    whole = len(rows) == 1 and isinstance(rows[0], list) and isinstance(rows[0][:1], list)
+    return rows[0] if whole and rows[0] and isinstance(rows[0][0], dict) else rows
+
+
+def _by_input(found: list, signature: Signature) -> NewRows:
+    """Lines of JSON for a model that is none of a table: bare instances, or objects by input."""
+    if not all(isinstance(row, dict) and set(row) != {"b64"} for row in found):
+        shown = [json.dumps(row)[:80] for row in found]
+        return NewRows(by_input(found), pd.DataFrame({"row": shown}))
+    names = list(dict.fromkeys(name for row in found for name in row))
+    plain = [{n: v if not isinstance(v, list | dict) else json.dumps(v) for n, v in row.items()}
+             for row in found]  # fmt: skip
+    wanted = signature.inputs
+    places = {sent: name for name, sent in wire.input_names(names).items()}
+    _tell(names, {places.get(name) for name in wanted}, [n for n in wanted if n not in places])
+    for number, row in enumerate(found):
+        if missing := [places[name] for name in wanted if places[name] not in row]:
+            raise SchemaError(f"Row {number} of the file lacks {_list(missing)}. Add it.")
+    rows = {name: by_input([row[places[name]] for row in found]) for name in wanted}
+    return NewRows(rows, pd.DataFrame(plain, columns=names))
 
 
 def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.DataFrame:
@@ -144,28 +165,27 @@ def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.Data
         else:
             continue
         used |= {place} if place is not None else {n for n in given if name.startswith(f"{n}_")}
-    aside = [str(name) for name in given if name not in used]
-    if aside:
-        print(f"Left aside, as the model does not take them: {', '.join(aside)}")
-    missing = [name for name in kinds if name not in found]
+    _tell(given, used, [name for name in kinds if name not in found])
+    return pd.DataFrame(found)
+
+
+def _tell(given: Iterable, used: set, missing: list[str]) -> None:
+    """Name what is left aside; refuse a file that lacks something."""
+    if aside := [name for name in given if name not in used]:
+        print(f"Left aside, as the model does not take them: {_list(aside)}")
     if missing:
         raise SchemaError(
-            f"The file lacks what the model takes: {', '.join(missing)}. It has "
-            f"{', '.join(map(str, given))}."
+            f"The file lacks what the model takes: {_list(missing)}. It has {_list(given)}."
         )
-    return pd.DataFrame(found)
 
 
 def _only(given: pd.DataFrame, comma: bool, kind: str):
     """A model's only input: a column of texts, or all columns as a matrix of numbers."""
     if kind == "string":
-        texts = [name for name in given if not pd.api.types.is_numeric_dtype(given[name])]
-        if len(texts) != 1:
-            raise SchemaError(
-                f"The model takes one text a row; the file has the columns {_list(given)}. Keep "
-                "one, or give it the input's name."
-            )
-        return given[texts[0]].fillna("").tolist()
+        lengths = {name: given[name].fillna("").astype(str).str.len().mean() for name in given}
+        name = max(lengths, key=lengths.get)  # as the prototype takes the texts of its file
+        _tell(given, {name}, [])
+        return given[name].fillna("").astype(str).tolist()
     return _columns(given, dict.fromkeys(given, "number"), comma).to_numpy()
 
 

@@ -84,10 +84,7 @@ def export(
         if (place / "1").exists():
             (place / "1").rename(Path(beside, "old"))
         target = made.rename(place / "1")
-    kept = held_out.beside(place)
-    kept.unlink(missing_ok=True)
-    if lines:
-        kept.write_text("".join(lines), encoding="utf-8")
+    held_out.write(place, lines)
     _tell(target, served, len(lines), named=table is not None)
     return target
 
