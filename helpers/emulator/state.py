@@ -9,6 +9,8 @@ from pathlib import Path
 import orjson
 
 VERSION = 1
+# A body with a NaN is no JSON for SQLite, and has no display name that could be looked up.
+DISPLAYED = "CASE WHEN json_valid(body) THEN json_extract(body, '$.displayName') END"
 
 
 class StateError(Exception):
@@ -37,6 +39,7 @@ class State:
                 CREATE TABLE IF NOT EXISTS resources (
                     name TEXT PRIMARY KEY, kind TEXT, parent TEXT, body TEXT);
                 CREATE INDEX IF NOT EXISTS listed ON resources (kind, parent);
+                CREATE INDEX IF NOT EXISTS displayed ON resources (kind, {DISPLAYED});
                 CREATE TABLE IF NOT EXISTS counter (last INTEGER);
                 INSERT INTO counter SELECT 1000000 WHERE NOT EXISTS (SELECT 1 FROM counter);
                 PRAGMA user_version={VERSION};"""
@@ -118,11 +121,13 @@ class State:
             rows = self._db.execute(query, (kind, start, start + "\U0010ffff")).fetchall()
         return [row[0] for row in rows]
 
-    def list(self, kind: str, parent: str | None = None) -> list[dict]:
-        """Resources of a kind (below a parent), in the order they were made."""
+    def list(self, kind: str, parent: str | None = None, displayed: str = "") -> list[dict]:
+        """Resources of a kind (below a parent, of a display name), in the order they were made."""
         query, values = "SELECT body FROM resources WHERE kind=?", [kind]
         if parent is not None:
-            query, values = query + " AND parent=?", [kind, parent]
+            query, values = f"{query} AND parent=?", [*values, parent]
+        if displayed:
+            query, values = f"{query} AND {DISPLAYED}=?", [*values, displayed]
         with self._lock:
             rows = self._db.execute(query + " ORDER BY rowid", values).fetchall()
         return [_read(row[0]) for row in rows]

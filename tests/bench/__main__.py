@@ -1,6 +1,6 @@
 """Measure everything side by side and write docs/benchmarks.md.
 
-python -m tests.bench [first drive tables train scale serve bulk resources]
+python -m tests.bench [a part …]
 """
 
 import datetime
@@ -22,7 +22,8 @@ PARTS = {
     "kinds": "Pictures and texts",
     "serve": "One row a request",
     "bulk": "Many rows",
-    "resources": "The local cloud's own answers",
+    "mixed": "Texts in a table, and a file of a million rows",
+    "resources": "The local cloud by itself",
 }
 
 

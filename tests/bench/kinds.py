@@ -1,10 +1,7 @@
 """Pictures and texts: training beside a hand-written loop, files through an endpoint."""
 
 import contextlib
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +14,7 @@ import helpers
 from helpers import images, texts
 from helpers.learning import pictures, sentences
 from helpers.learning.serving import named_answers
+from tests.bench import served
 
 BATCH_SIZE, EPOCHS, ROUNDS, SIZE, FILES = 32, 12, 5, 32, 4096
 NOTE = """Examples a second, medians of five turns, ours and the limit taking turns; the ratio is
@@ -143,10 +141,8 @@ def _served():
         return named_answers(found, model(pictures.decode(image_bytes, SIZE), training=False))
 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        os.environ["LOCAL_CLOUD_DIR"] = str(Path(folder, "cloud"))
-        try:
-            session = helpers.connect("local")
-            made = helpers.export(model, folder=Path(folder, "model"), serve=serve)
+        made = helpers.export(model, folder=Path(folder, "model"), serve=serve)
+        with served.place(Path(folder, "cloud")) as session:
             uri = helpers.storage.upload_folder(session, made.parent, "gs://local-bucket/k/model")
             endpoint = helpers.deploy(session, helpers.register(session, uri, name="kinds"))
             loaded = tf.saved_model.load(str(made))
@@ -154,7 +150,3 @@ def _served():
             few, _ = images.examples(found)
             files = np.resize(few, FILES)
             yield endpoint, lambda part: call(tf.constant(part.tolist())), files
-        finally:
-            stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state"]
-            subprocess.run([*stop, Path(folder, "cloud")], check=False, capture_output=True)
-            del os.environ["LOCAL_CLOUD_DIR"]

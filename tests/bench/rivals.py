@@ -1,10 +1,10 @@
 """Other ways to serve the same model: python rivals.py noop|fastapi|kserve PORT DIR.
 
 `noop` is the limit of the stack itself (uvicorn, uvloop, httptools): it reads the request and
-answers a constant.
+answers a constant. `pipe PORT TARGET` is the limit of standing before a server: it looks at nothing
+and passes on what arrives.
 """
 
-import json
 import sys
 
 
@@ -21,6 +21,45 @@ def noop(port: int, folder: str) -> None:
         await send({"type": "http.response.body", "body": answer})
 
     uvicorn.run(app, port=port, log_level="warning", access_log=False, lifespan="off")
+
+
+def pipe(port: int, target: str) -> None:
+    import asyncio
+
+    import uvloop
+
+    class End(asyncio.Protocol):
+        """One of the two connections; what it receives goes to the other."""
+
+        def __init__(self, other: asyncio.Transport | None = None):
+            self.other, self.early = other, b""
+
+        def connection_made(self, transport):
+            self.transport = transport
+            if self.other is None:
+                self.joined = asyncio.ensure_future(self.join())
+
+        async def join(self):
+            loop = asyncio.get_running_loop()
+            end = lambda: End(self.transport)  # noqa: E731
+            self.other, _ = await loop.create_connection(end, "127.0.0.1", int(target))
+            self.other.write(self.early)
+
+        def data_received(self, data):
+            if self.other:
+                self.other.write(data)
+            else:
+                self.early += data
+
+        def connection_lost(self, error):
+            if self.other:
+                self.other.close()
+
+    async def serve():
+        server = await asyncio.get_running_loop().create_server(End, "127.0.0.1", port)
+        await server.serve_forever()
+
+    uvloop.run(serve())
 
 
 def _model(folder: str):
@@ -78,5 +117,6 @@ def kserve(port: int, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    {"noop": noop, "fastapi": fastapi, "kserve": kserve}[sys.argv[1]](int(sys.argv[2]), sys.argv[3])
-    print(json.dumps("ended"))
+    {"noop": noop, "pipe": pipe, "fastapi": fastapi, "kserve": kserve}[sys.argv[1]](
+        int(sys.argv[2]), sys.argv[3]
+    )

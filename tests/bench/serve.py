@@ -13,7 +13,9 @@ from tests.bench import served
 CLIENTS, SECONDS, ROUNDS = (1, 8, 32), 2, 3
 NOTE = """Requests a second with 1, 8 and 32 clients on kept connections, one row each; medians of
 three rounds, the servers taking turns; the load generator shares the two cores. `no-op` reads the
-request and answers a constant on the same stack (uvicorn, uvloop, httptools). In-process calls are
+request and answers a constant on the same stack (uvicorn, uvloop, httptools). The pipe is the least
+that standing before a server costs: a process that passes on what arrives, unread; the local cloud
+reads who asks, for what, and chooses the version. In-process calls are
 the model's own call in a session, one row a call, without any server."""
 
 
@@ -31,6 +33,9 @@ def rows() -> list[dict]:
             port = _free_port()
             stack.enter_context(served.server(kind, port, folder))
             ways[name] = {"port": port, "path": path, "host": "127.0.0.1", "token": "-"}
+        name, port = "ours behind a bare pipe", _free_port()
+        stack.enter_context(served.server("pipe", port, folder, ways["ours"]["port"]))
+        ways[name] = ways["ours"] | {"port": port}
         address = endpoint.url.removeprefix("http://")
         ways["ours behind the local cloud's endpoint"] = {
             "port": int(address.split(":")[1].split("/")[0]), "host": endpoint.host,
@@ -44,6 +49,7 @@ def rows() -> list[dict]:
                     measured[name, n].append(measure_load(asked))
         alone = _in_process(folder)
     limit = _middle(measured["no-op on the same stack", 32], "per_s")
+    direct = {n: _middle(measured["ours", n], "per_s") for n in CLIENTS}
     lines = []
     for name in ways:
         line = {"server": name}
@@ -51,6 +57,8 @@ def rows() -> list[dict]:
         line["p50 ms"] = round(_middle(measured[name, 1], "p50_ms"), 2)
         line["p99 ms"] = round(_middle(measured[name, 1], "p99_ms"), 2)
         line["of no-op at 32"] = round(_middle(measured[name, 32], "per_s") / limit, 2)
+        hop = [f"{1 - _middle(measured[name, n], 'per_s') / direct[n]:.0%}" for n in (1, 32)]
+        line["slower than ours at 1, 32"] = ", ".join(hop) if "behind" in name else ""
         lines.append(line)
     empty = dict.fromkeys(lines[0], "")
     lines.append(empty | {"server": "in-process calls, no server", "1 clients/s": round(alone)})

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import helpers
 from helpers import data
 
 ROOT = Path(__file__).parents[2]
+SERVERS = ROOT / "helpers" / "emulator" / "servers"
 RIVALS = ROOT / ".venv-bench"
 MAKE_MODEL = """
 import sys, keras, helpers
@@ -29,13 +29,26 @@ helpers.export(keras.Model(inputs, helpers.decode(table, x)), table, sys.argv[1]
 
 
 @contextlib.contextmanager
+def place(folder: Path) -> Iterator:
+    """A session on a local cloud of its own in this folder; it ends afterwards."""
+    os.environ["LOCAL_CLOUD_DIR"] = str(folder)
+    try:
+        yield helpers.connect("local")
+    finally:
+        stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", folder]
+        subprocess.run(stop, check=False, capture_output=True, cwd=ROOT)
+        del os.environ["LOCAL_CLOUD_DIR"]
+
+
+@contextlib.contextmanager
 def cloud() -> Iterator[tuple]:
     """(session, dedicated endpoint, shared endpoint's resource, folder of the SavedModel)."""
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    os.environ["LOCAL_CLOUD_DIR"] = str(folder / "cloud")
-    try:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as name,
+        place(Path(name, "cloud")) as session,
+    ):
+        folder = Path(name)
         subprocess.run([sys.executable, "-c", MAKE_MODEL, folder / "model"], check=True, cwd=ROOT)
-        session = helpers.connect("local")
         uri = helpers.storage.upload_folder(session, folder / "model", "gs://local-bucket/b/model")
         model = helpers.register(session, uri, name="bench")
         endpoint = helpers.deploy(session, model)
@@ -48,22 +61,17 @@ def cloud() -> Iterator[tuple]:
         body = {"deployedModel": deployed, "trafficSplit": {"0": 100}}
         session.wait(session.call(endpoints.deployModel(endpoint=shared["name"], body=body)))
         yield session, endpoint, shared["name"], folder / "model" / "1"
-    finally:
-        stop = [sys.executable, "-m", "helpers.emulator", "stop", "--state", folder / "cloud"]
-        subprocess.run(stop, check=False, capture_output=True, cwd=ROOT)
-        del os.environ["LOCAL_CLOUD_DIR"]
-        shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
-def server(kind: str, port: int, folder: Path) -> Iterator[None]:
-    """A rival, or our model server by itself, answering on `port`."""
+def server(kind: str, port: int, folder: Path, target: int = 0) -> Iterator[None]:
+    """A rival, or our model server by itself, answering on `port`; `target` is a pipe's."""
     python, script = sys.executable, [str(Path(__file__).with_name("rivals.py")), kind]
     if kind in ("fastapi", "kserve"):
         python = rivals()
-    command = [python, *script, str(port), str(folder)]
+    command = [python, *script, str(port), str(target or folder)]
     if kind == "ours":
-        script = ROOT / "helpers" / "emulator" / "servers" / "model_server.py"
+        script = SERVERS / "model_server.py"
         flags = ["--model_name=model", f"--model_base_path={folder.parent}"]
         command = [python, str(script), *flags, f"--rest_api_port={port}"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}

@@ -379,3 +379,29 @@ def test_a_killed_local_cloud_leaves_no_server_and_serves_again(start_emulator, 
     assert (status, answer["predictions"]) == (200, [50.0])
     again.stop()
     assert not servers_of(again)
+
+
+def test_one_is_found_by_its_display_name_alone(emulator):
+    """Whatever the name holds, and after it has changed."""
+    api, parent = emulator.api("aiplatform").projects().locations().endpoints(), emulator.parent
+
+    def found(chosen: str) -> list[str]:
+        answer = emulator.session.call(api.list(parent=parent, filter=chosen))
+        return [item["displayName"] for item in answer.get("endpoints", [])]
+
+    mark = uuid.uuid4().hex[:8]
+    names = [f"{mark} a", f"{mark} ü € 'q'", f'{mark} "quoted" \\ back', f"{mark} A", f"{mark}"]
+    made = {name: Endpoint(emulator, displayName=name) for name in names}
+    for name in names:
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        assert found(f'displayName="{quoted}"') == found(f'display_name = "{quoted}"') == [name]
+        assert found(f'displayName="{quoted}" AND displayName="no"') == []
+    assert found(f'NOT displayName="{mark}" AND displayName:"{mark}"') != []
+    first = made[names[0]]
+    body = {"displayName": f"{mark} z"}
+    emulator.session.call(api.patch(name=first.name, updateMask="displayName", body=body))
+    assert found(f'displayName="{names[0]}"') == []
+    assert found(f'displayName="{mark} z"') == [f"{mark} z"]
+    for one in made.values():
+        emulator.session.wait(emulator.session.call(api.delete(name=one.name)))
+    assert found(f'displayName="{mark} z"') == []

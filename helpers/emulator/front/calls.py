@@ -36,6 +36,8 @@ NUMBERS = {
     "INTERNAL": 13, "UNAVAILABLE": 14, "UNAUTHENTICATED": 16,
 }  # fmt: skip
 
+NAMED = re.compile(r'\s*(?:displayName|display_name)\s*=\s*"([^"\\]+)"\s*')
+
 
 class ApiError(Exception):
     """A refusal in Google's shape: HTTP code, canonical status, message."""
@@ -190,7 +192,9 @@ def resources(
 
     @method(f"{prefix}.list")
     def listed(call: Call) -> dict:
-        kept = call.state.list(kind, call.path.get("parent") or call.path["name"])[::-1]
+        parent, named = call.path.get("parent"), NAMED.fullmatch(call.query.get("filter", ""))
+        # Where one display name alone is asked for, only those are read.
+        kept = call.state.list(kind, parent or call.path["name"], named[1] if named else "")[::-1]
         shown = [(brief or show)(resource) for resource in kept]
         return page(call, shown, key or prefix.rpartition(".")[2])
 
