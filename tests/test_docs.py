@@ -110,3 +110,9 @@ def test_the_picture_is_small_asks_nobody_and_has_words():
     assert "<script" not in text
     assert not re.findall(r'href="http', text)
     assert "prefers-color-scheme" in text
+
+
+def test_the_table_of_sizes_says_what_the_benchmarks_say():
+    from tests.bench import sizes
+
+    assert sizes.filled(README, sizes.PAGE.read_text()) == README

@@ -1,4 +1,4 @@
-"""Measure everything side by side and write docs/benchmarks.md.
+"""Measure everything side by side; write docs/benchmarks.md and README's table of sizes.
 
 python -m tests.bench [a part …]
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 
 import psutil
 
-PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+from tests.bench import sizes
+
+PAGE = sizes.PAGE
 PARTS = {
     "first": "From an empty machine to the first served prediction",
     "drive": "`make run`, and a training job's time",
@@ -63,7 +65,8 @@ def main(names: list[str]) -> int:
         head = f"# Benchmarks\n\n`make bench` on {today}: {machine()}.\n"
         PAGE.parent.mkdir(exist_ok=True)
         PAGE.write_text("\n".join([head, *sections]))
-        print(f"Written: {PAGE}")
+        sizes.write()
+        print(f"Written: {PAGE}, and README's table of sizes")
     return 0
 
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from helpers import data
 
-SIZES = {100_000: (1024, 10, 5), 2_000_000: (4096, 2, 5)}  # rows -> rows a batch, epochs, turns
+SIZES = {100_000: (1024, 10, 7), 2_000_000: (4096, 2, 7)}  # rows -> rows a batch, epochs, turns
 WAYS = ("article", "ours", "ours, streamed from CSV files", "limit")
 NOTE = """The built-in table's rows drawn again and again; batches of 1,024 rows (100,000) and of
-4,096 (2 million). Five turns, each a process of its own, the ways interleaved; medians, also of the
-ratios, which are taken turn by turn. Tracing, and for files the one time they are read, is left
-out. Peak memory is the whole process's, about 700 MB of it TensorFlow and this project; the
-article's way and ours have the table itself in memory, once as pandas and once as tensors, the
-streamed one a sample of it."""
+4,096 (2 million). Seven turns, each a process of its own, the ways interleaved; medians, also of
+the ratios, which are taken turn by turn, with the smallest and the largest of them. Tracing, and
+for files the one time they are read, is left out. Peak memory is the whole process's, about 700 MB
+of it TensorFlow and this project; the article's way and ours have the table itself in memory, once
+as pandas and once as tensors, the streamed one a sample of it."""
 
 
 def rows() -> list[dict]:
@@ -42,9 +42,10 @@ def rows() -> list[dict]:
                     runs[way].append(json.loads(done.stdout.splitlines()[-1]))
             for way, found in runs.items():
 
-                def of(other: str, found=found, runs=runs) -> float:  # turn by turn
+                def of(other: str, found=found, runs=runs) -> str:  # turn by turn
                     pairs = zip(found, runs[other], strict=True)
-                    return round(statistics.median(a["per_s"] / b["per_s"] for a, b in pairs), 2)
+                    turns = [a["per_s"] / b["per_s"] for a, b in pairs]
+                    return f"{statistics.median(turns):.2f} ({min(turns):.2f} to {max(turns):.2f})"
 
                 per_s = statistics.median(run["per_s"] for run in found)
                 lines.append({
