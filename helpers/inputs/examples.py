@@ -75,7 +75,7 @@ def lines(rows: dict[str, np.ndarray], truth, *, bare: bool) -> Iterator[str]:
         yield json.dumps({"instance": value, "truth": wire.plain(known)}) + "\n"
 
 
-def fitted(examples, signature: Signature, most: int = MOST) -> tuple[dict[str, np.ndarray], Any]:
+def fitted(examples, signature: Signature) -> tuple[dict[str, np.ndarray], Any]:
     """(x, y) as given to `helpers.export`, checked against the model's inputs.
 
     Raises:
@@ -98,7 +98,7 @@ def fitted(examples, signature: Signature, most: int = MOST) -> tuple[dict[str, 
                 f"{values.shape}; "
                 "expected one a row."
             )
-    kept = choose(rows, most)
+    kept = choose(rows)
     arrays = {name: values[kept] for name, values in arrays.items()}
     truth = {name: values[kept] for name, values in truth.items()}
     return arrays, truth[""] if set(truth) == {""} else truth

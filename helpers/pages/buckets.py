@@ -1,7 +1,9 @@
 """Buckets: folders, previews that can do nothing, downloads. Nothing is stored or deleted."""
 
+import contextlib
 import csv
 import io
+import itertools
 import json
 import posixpath
 import re
@@ -109,13 +111,9 @@ def _rows(text: str, name: str) -> list[list[str]]:
     except csv.Error:
         dialect = "excel-tab" if name.endswith(".tsv") else "excel"
     rows = []
-    try:
-        for row in csv.reader(io.StringIO(text), dialect):
+    with contextlib.suppress(csv.Error):  # what could be read is shown
+        for row in itertools.islice(csv.reader(io.StringIO(text), dialect), ROWS + 1):
             rows.append([cell[:200] for cell in row[:COLUMNS]])
-            if len(rows) > ROWS:
-                break
-    except csv.Error:
-        return rows
     return rows
 
 

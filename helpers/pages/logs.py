@@ -11,6 +11,7 @@ import time
 from helpers.pages.visits import Session, Visit, parse
 
 KEPT = 5000  # lines a page keeps
+REMEMBERED = 20_000  # lines that are known when they come again
 LINE = 2000  # characters of a line that are shown
 FRESH_S = 0.9  # tabs that ask within this time share one answer
 COUNTING_S, WINDOW = 10.0, 5000
@@ -32,8 +33,7 @@ class Follower:
         self.older: int | None = 0  # lines before the first one seen; None: too many to count
         self.used_s = time.monotonic()
         self._read_s, self._since, self._floor, self._began = 0.0, "", "", False
-        self._seen: collections.deque[str] = collections.deque(maxlen=20_000)
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}  # the last lines' ids, in order
         self._reading = threading.Lock()
 
     def refresh(self) -> None:
@@ -96,10 +96,9 @@ class Follower:
     def _take(self, entry: dict) -> None:
         if entry["insertId"] in self._known or entry["timestamp"] <= self._floor:
             return
-        if len(self._seen) == self._seen.maxlen:
-            self._known.discard(self._seen[0])
-        self._seen.append(entry["insertId"])
-        self._known.add(entry["insertId"])
+        if len(self._known) == REMEMBERED:
+            del self._known[next(iter(self._known))]
+        self._known[entry["insertId"]] = None
         self._since = max(self._since, entry["timestamp"])
         payload = entry.get("jsonPayload", {})
         text = entry.get("textPayload") or payload.get("message") or str(payload or "")
