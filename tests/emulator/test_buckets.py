@@ -160,6 +160,15 @@ def test_names_that_are_not_files_are_refused(emulator, bucket, name):
     assert "Object name" in error["error"]["message"]
 
 
+def test_a_folder_that_was_listed_before_it_was_there_is_listed_again(emulator, bucket):
+    path = f"/storage/v1/b/{bucket}/o?prefix=model/"
+    assert emulator.request("GET", path)[1].get("items", []) == []
+    put(emulator, bucket, "model%2F1%2Fsaved_model.pb", b"new")
+    assert [item["name"] for item in emulator.request("GET", path)[1]["items"]] == [
+        "model/1/saved_model.pb"
+    ]
+
+
 def test_a_bucket_goes_only_when_it_is_empty(emulator, bucket):
     put(emulator, bucket, "deep%2Fx", b"1")
     assert emulator.request("DELETE", f"/storage/v1/b/{bucket}")[0] == 409

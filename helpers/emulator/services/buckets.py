@@ -88,7 +88,7 @@ class Scan:
         """A change within one tick of the file system's clock could not be seen: a folder that
         was changed just before is looked at again."""
         try:
-            return all(
+            return bool(self.changed_ns) and all(  # empty: the folder was not there yet
                 os.stat(folder).st_mtime_ns == changed_ns
                 and self.start_ns - changed_ns > (2e8 if changed_ns % 10**9 else 4e9)
                 for folder, changed_ns in self.changed_ns.items()
