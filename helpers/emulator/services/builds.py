@@ -22,6 +22,7 @@ from helpers.emulator.front.calls import (
     not_emulated,
     now,
     page,
+    refused,
     resources,
 )  # fmt: skip
 from helpers.emulator.services import buckets, environments, logs, operations
@@ -165,7 +166,7 @@ def run_build(cloud: Cloud, name: str) -> dict:
     logs.write(cloud, "build", name, lines, task="build")
     build = cloud.state.update(name, lambda b: b | end | {"finishTime": now()})
     if build["status"] != "SUCCESS":
-        raise ApiError(400, f"Build failed: {build['statusDetail']}", status="FAILED_PRECONDITION")
+        raise refused(f"Build failed: {build['statusDetail']}")
     return build
 
 

@@ -18,6 +18,7 @@ from helpers.emulator.front.calls import (
     now,
     page,
     patch,
+    refused,
 )  # fmt: skip
 from helpers.emulator.services import buckets, nursery, operations
 from helpers.emulator.state import State
@@ -137,8 +138,7 @@ def _copy(cloud: Cloud, uri: str, to: Path) -> None:
         return
     source = buckets.path_of(cloud, uri)
     if not source.is_dir() or not any(path.is_file() for path in source.rglob("*")):
-        message = f'There are no files under "{uri}" to copy.'
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
+        raise refused(f'There are no files under "{uri}" to copy.')
     shutil.copytree(source, to, dirs_exist_ok=True)
 
 
@@ -264,8 +264,9 @@ def delete_version(call: Call) -> dict:
                 404, f"The Model does not exist: {base}@{wanted}; expected a version ID."
             )
         if "default" in record["versions"][wanted]["versionAliases"]:
-            message = f"Version {wanted} is the default one; move the default alias, or delete "
-            raise ApiError(400, message + "the Model.", status="FAILED_PRECONDITION")
+            raise refused(
+                f"Version {wanted} is the default one; move the default alias, or delete the Model."
+            )
         _refuse_deployed(call, base, wanted)
         del record["versions"][wanted]
         call.state.update(base, lambda current: record)
@@ -277,6 +278,8 @@ def _refuse_deployed(call: Call, name: str, number: str = "") -> None:
     places = [place["endpoint"] for place in _deployments(call.state, name, number)]
     places += [key[0] for key, (m, n) in deploying.items() if m == name and number in ("", n)]
     if places:
-        message = f'The Model "{name}" is deployed or being deployed at the following '
-        message += f"Endpoint(s): {', '.join(dict.fromkeys(places))}."
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
+        listed = ", ".join(dict.fromkeys(places))
+        raise refused(
+            f'The Model "{name}" is deployed or being deployed at the following Endpoint(s): '
+            f"{listed}."
+        )

@@ -164,8 +164,7 @@ class ModelServer:
             if not (died and attempt == 1 and "in use" in "".join(self._tail)):
                 break
         why = "exited unexpectedly" if died else f"did not answer on {self.health} in time"
-        message = f"Model server {why}. Its last lines:\n" + "\n".join(self._tail)
-        raise ApiError(400, message, status="FAILED_PRECONDITION")
+        raise refused(f"Model server {why}. Its last lines:\n" + "\n".join(self._tail))
 
     def _begin(self, own: environments.Environment) -> subprocess.Popen | nursery.Forked:
         """A fork where that makes no difference, else a process from the beginning."""
