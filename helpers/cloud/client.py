@@ -125,6 +125,13 @@ class Session:
             self._services[kind, version] = getattr(locations, kind)()
         return self._services[kind, version]
 
+    @property
+    def objects(self) -> Resource:
+        """The objects of Cloud Storage."""
+        if ("objects", "") not in self._services:
+            self._services["objects", ""] = self.service("storage").objects()
+        return self._services["objects", ""]
+
     def call(self, request, *, repeatable: bool | None = None, unless: int = 0) -> Any:
         """Run one request of a service and give the answer's JSON.
 

@@ -93,7 +93,7 @@ def read_bytes(session: Session, uri: str) -> bytes:
 def read_part(session: Session, uri: str, start: int, size_bytes: int) -> bytes:
     """Bytes of an object from `start` on."""
     bucket, name = split_uri(uri)
-    request = session.service("storage").objects().get_media(bucket=bucket, object=name)
+    request = session.objects.get_media(bucket=bucket, object=name)
     request.headers["range"] = f"bytes={start}-{start + size_bytes - 1}"
     return session.call(request)
 
@@ -106,7 +106,7 @@ def list_uris(session: Session, uri: str) -> list[str]:
 def sizes(session: Session, uri: str) -> dict[str, int]:
     """The addresses of all objects whose name starts as `uri` does, and their bytes."""
     bucket, prefix = split_uri(uri)
-    objects = session.service("storage").objects()
+    objects = session.objects
     fields = "items(name,size),nextPageToken"
     found = session.list(objects, "items", bucket=bucket, prefix=prefix, fields=fields)
     return {f"gs://{bucket}/{item['name']}": int(item["size"]) for item in found}
@@ -115,7 +115,7 @@ def sizes(session: Session, uri: str) -> dict[str, int]:
 def delete(session: Session, uri: str) -> int:
     """Remove one object, or all below a prefix that ends in `/`; the number removed."""
     uris = list_uris(session, uri) if uri.endswith("/") else [uri]
-    objects = session.service("storage").objects()
+    objects = session.objects
     for found in uris:
         bucket, name = split_uri(found)
         session.call(objects.delete(bucket=bucket, object=name), unless=404)
@@ -124,7 +124,7 @@ def delete(session: Session, uri: str) -> int:
 
 def _insert(session: Session, uri: str, media, checksum: str, size_bytes: int) -> str:
     bucket, name = split_uri(uri)
-    objects = session.service("storage").objects()
+    objects = session.objects
     request = objects.insert(bucket=bucket, name=name, media_body=media)
     if media.resumable():
         with progress(f"upload {Path(name).name}", size_bytes) as said:
@@ -147,7 +147,7 @@ def _get(session: Session, uri: str, sink) -> str:
     """Write an object's content to `sink`; its crc32c, "" where the service unpacked it: what is
     stored with the content encoding gzip is read as it was before."""
     bucket, name = split_uri(uri)
-    objects = session.service("storage").objects()
+    objects = session.objects
     about = session.call(objects.get(bucket=bucket, object=name), unless=404)
     if about is None:
         raise NotFoundError(f"{uri} does not exist.")
