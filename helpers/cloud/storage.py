@@ -73,10 +73,14 @@ def download_file(session: Session, uri: str, path: str | Path) -> Path:
 
 
 def download_folder(session: Session, uri: str, folder: str | Path) -> Path:
-    """Fetch every object below a prefix."""
+    """Fetch every object below a prefix; one that stands for an empty folder becomes a folder."""
     prefix = uri.rstrip("/") + "/"
     for found in list_uris(session, prefix):
-        download_file(session, found, Path(folder) / found.removeprefix(prefix))
+        path = Path(folder) / found.removeprefix(prefix)
+        if found.endswith("/"):
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            download_file(session, found, path)
     return Path(folder)
 
 

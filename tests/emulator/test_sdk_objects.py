@@ -4,6 +4,7 @@ import datetime
 import gzip
 import io
 import json
+import shutil
 import uuid
 
 import httplib2
@@ -584,6 +585,15 @@ def test_placeholders_of_folders(emulator, client, bucket):  # noqa: F811
     assert list(client.list_blobs(bucket)) == []
 
 
+def test_helpers_fetch_folders_with_placeholders(emulator, bucket, tmp_path):  # noqa: F811
+    for name in ("top/", "top/empty/", "top/full/", "top/full/file"):
+        put(bucket, name, b"" if name.endswith("/") else b"x")
+    helpers_storage.download_folder(emulator.session, f"gs://{bucket.name}/top", tmp_path / "own")
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert found == ["own", "own/empty", "own/full", "own/full/file"]
+    assert helpers_storage.delete(emulator.session, f"gs://{bucket.name}/top/") == 4
+
+
 @pytest.mark.parametrize("first", ["a", "a/b"])
 def test_an_object_beside_a_folder_of_its_name(emulator, client, bucket, first):  # noqa: F811
     names = ["a", "a/b"] if first == "a" else ["a/b", "a"]
@@ -616,6 +626,15 @@ def test_both_survive_a_kill(start_emulator):
     assert [item["name"] for item in items] == ["a", "a/b", "a/c/"]
     for name, content in (("a", b"1"), ("a%2Fb", b"2"), ("a%2Fc%2F", b"3")):
         assert get(again, f"/storage/v1/b/both/o/{name}?alt=media")[1] == content
+    again.kill()
+    top = again.folder / "buckets" / "both" / "a"
+    apart = [path for path in (again.folder / "apart").iterdir() if path.read_bytes() == b"1"]
+    shutil.rmtree(top)
+    apart[0].rename(top)  # as if killed before "a" made room for the folder
+    third = start_emulator()
+    assert get(third, "/storage/v1/b/both/o/a?alt=media")[1] == b"1"
+    assert third.request("DELETE", "/storage/v1/b/both/o/a")[0] == 204
+    assert not top.exists()
 
 
 # --- ways in and parts of answers

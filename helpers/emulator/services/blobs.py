@@ -63,6 +63,8 @@ def describe(cloud: Cloud, bucket: str, name: str, row: dict | None = None) -> d
             known = cloud.state.get(f"b/{bucket}") or {"name": bucket}
             about = {"contentType": OCTETS}
             row = record(cloud, known, name, path, file_digests(path), about, before=row)
+        elif "_apart" in row:  # killed before it was moved there
+            row = save(cloud, {key: value for key, value in row.items() if key != "_apart"})
         return row
 
 
@@ -121,6 +123,8 @@ def remove(cloud: Cloud, bucket: dict, row: dict, *, for_good: bool) -> None:
         return
     if keep:
         _keep_version(cloud, row)
+    else:  # what a kill may have left: a version that is the live object
+        cloud.state.delete(_version_key(row["bucket"], row["name"], row["generation"]))
     path, top = file_of(cloud, row["bucket"], row["name"]), folder_of(cloud, row["bucket"])
     if "_apart" not in row:
         path.unlink()
