@@ -6,20 +6,17 @@ itself, and the start of a server that has it imported. Each is measured here, a
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from datetime import datetime
 from pathlib import Path
 
 import nbformat
 
 import helpers
-from helpers.emulator.servers import PROGRAMS
-from tests.bench.first import moment
+from tests.bench.least import least_s, moment
 
 ROOT = Path(__file__).parents[2]
 DRIVES = 3
@@ -44,44 +41,6 @@ def rows() -> list[dict]:
             subprocess.run(stop, check=True, capture_output=True, timeout=60)
             del os.environ["LOCAL_CLOUD_DIR"]
             os.environ |= {"LOCAL_CLOUD_DIR": before} if before else {}
-
-
-def least_s(model: Path, training_s: float) -> dict[str, float]:
-    """What can't be avoided, by name.
-
-    Args:
-        model: the folder with a SavedModel's numbered ones.
-    """
-    loads = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r}); import nursery; nursery._import()"
-    loaded_s = min(_took_s([sys.executable, "-c", loads]) for _ in range(3))
-    imported_s = min(_took_s([sys.executable, "-c", "import tensorflow"]) for _ in range(3))
-    return {
-        "TensorFlow imported, twice": 2 * imported_s, "training": training_s,
-        "a server started, beside its import": min(_started_s(model) for _ in range(3)) - loaded_s,
-    }  # fmt: skip
-
-
-def _started_s(model: Path) -> float:
-    """From the start of a model server's process to its first answer."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    words = ["--model_name=m", f"--model_base_path={model}", f"--rest_api_port={port}"]
-    start = time.perf_counter()
-    server = subprocess.Popen(
-        [sys.executable, str(PROGRAMS / "model_server.py"), *words], stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        while server.poll() is None:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/m", timeout=5)
-                return time.perf_counter() - start
-            except OSError:
-                time.sleep(0.005)
-        raise RuntimeError("the model server did not start")
-    finally:
-        server.stdin.close()
-        server.wait(timeout=30)
 
 
 def _rows(state: Path) -> list[dict]:
@@ -150,12 +109,6 @@ def _drive() -> dict[str, float]:
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return {name: float(seconds) for name, seconds in STAGE.findall(done.stdout)}
-
-
-def _took_s(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True)
-    return time.perf_counter() - start
 
 
 def _at(text: str) -> float:
