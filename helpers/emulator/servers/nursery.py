@@ -47,12 +47,8 @@ def main() -> None:
 
 def _import() -> None:
     import model_server  # noqa: F401
-    import saved_model
+    import saved_model  # noqa: F401 - and with it TensorFlow
     import uvicorn  # noqa: F401
-
-    if "tensorflow" not in sys.modules:
-        sys.modules |= dict.fromkeys(saved_model.UNUSED)
-        import tensorflow  # noqa: F401
 
 
 def _fork(asked: socket.socket, server: dict, given: list[int]) -> None:
