@@ -37,5 +37,7 @@ if __name__ == "__main__":
 
     app = IPKernelApp.instance()
     app.initialize()
+    # a runner interrupts before it ends a kernel: no news to a reader
+    app.log.addFilter(lambda record: "KeyboardInterrupt caught" not in record.getMessage())
     atexit.register(leave)  # after IPython's own, so that it runs before: that one looks, too
     app.start()
