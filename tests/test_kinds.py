@@ -90,6 +90,16 @@ def test_built_in_data_through_every_notebook(empty_cloud, tmp_path, kind):
     run("04_predict", tmp_path, MODEL_NAME=kind)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", ["image", "text", "series"])
+def test_its_learning_rate_is_searched_for(empty_cloud, tmp_path, kind):
+    few = {"TRIALS": 1, "EPOCHS": 1, "FULL_EPOCHS": 1}
+    (tmp_path / "more").mkdir()
+    run("more/tune", tmp_path, NOTEBOOK=f"more/{kind}.ipynb", MODEL_NAME=kind, **few)
+    metrics = helpers.find_model(helpers.connect("local"), kind, "candidate").metrics["metrics"]
+    assert ("mae" if kind == "series" else "accuracy") in metrics
+
+
 @pytest.mark.long
 def test_any_model_needs_one_line(session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
