@@ -1,11 +1,21 @@
 """Which examples are held back to test with, by class or by time."""
 
 import os
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 NOTE = "in a tuning job's trial, validation examples stand in for the test examples"
+
+
+def drawn(groups: Iterable[np.ndarray], seed: int) -> np.ndarray:
+    """Which rows test: of each group of rows a quarter by lot, never all of it. -> (n,) bool"""
+    groups, draw = list(groups), np.random.default_rng(seed)
+    held = np.zeros(sum(map(len, groups)), bool)
+    for group in groups:
+        held[draw.permutation(group)[: max(round(len(group) / 4), int(len(group) > 1))]] = True
+    return held
 
 
 def by_class(frame: pd.DataFrame, label: str, seed: int, notes: list[str]) -> tuple:
@@ -37,10 +47,9 @@ def by_time(length: int, fewest: int, notes: list[str]) -> tuple[int, int]:
 
 
 def _quarter(frame: pd.DataFrame, label: str, seed: int, notes: list[str]) -> tuple:
-    draw, held = np.random.default_rng(seed), np.zeros(len(frame), bool)
-    for name in sorted(set(frame[label])):
-        group = np.flatnonzero(frame[label] == name)
-        held[draw.permutation(group)[: max(round(len(group) / 4), int(len(group) > 1))]] = True
+    groups = {name: np.flatnonzero(frame[label] == name) for name in sorted(set(frame[label]))}
+    held = drawn(groups.values(), seed)
+    for name, group in groups.items():
         if len(group) == 1:
             notes.append(f'only one example of "{name}": learned from, not tested')
     return frame[~held], frame[held]

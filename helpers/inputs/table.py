@@ -10,30 +10,24 @@ import pandas as pd
 
 from helpers.cloud.client import Session
 from helpers.errors import DataError, SettingError, near
-from helpers.inputs import files, formats, metrics, shards
-from helpers.inputs.answers import check_class_names
+from helpers.inputs import files, formats, held_back, metrics, shards
 from helpers.inputs.column_types import typed
 from helpers.inputs.columns import (
     Column,
     Remarks,
     Texts,
-    as_texts,
-    count_levels,
     find,
     from_frame,
     identifier,
-    in_order,
-    missing,
     written,
 )
 from helpers.inputs.files import BUILT_IN, find_files  # noqa: F401  (public here)
 from helpers.inputs.game_sales import GAMES, PROPOSED, game_sales
+from helpers.inputs.target import read_target, with_target
 from helpers.inputs.usefulness import typical, usable, warn_of_leaks
 
 OWN = "game_sales"  # the one with known noise
 TASKS = ("regression", "binary", "multiclass")
-CLASSES = 100  # a text target with more different values is not a classification
-FEWEST_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -102,10 +96,10 @@ def load(
     else:
         found, columns = _read(source, session, remarks)
     target = find(target, columns) if target else next(reversed(columns))
-    index, columns = _with_target(columns, source, target, remarks)
+    index, columns = with_target(columns, source, target, remarks)
     column = columns.pop(target)
     columns = columns if built_in else _features(columns, source, target, remarks)
-    values, task, classes = _target(target, column, task, remarks.notes)
+    values, task, classes = read_target(target, column, task, remarks.notes)
     if not built_in:
         warn_of_leaks(columns, target, values, remarks)
         _tell(found, len(index), task, remarks)
@@ -217,55 +211,6 @@ def _tell(found: dict[str, int], rows: int, task: str, remarks: Remarks) -> None
         ]
 
 
-def _with_target(
-    columns: dict[str, Column], source: str, target: str, remarks: Remarks
-) -> tuple[np.ndarray, dict[str, Column]]:
-    """The rows whose target is known: their numbers in the file, and their columns."""
-    known = ~missing(columns[target])
-    count = np.count_nonzero(known)
-    if count < len(known):
-        remarks.notes.append(f"{len(known) - count:,} rows without {target} are left out")
-        columns = {name: column[known] for name, column in columns.items()}
-    if count < FEWEST_ROWS:
-        raise DataError(
-            f"{source} has {count} rows with a {target}; expected {FEWEST_ROWS} or more."
-        )
-    return np.flatnonzero(known), columns
-
-
-def _target(
-    name: str, column: Column, task: str, notes: list[str]
-) -> tuple[Column, str, tuple[str, ...]]:
-    """The target's values as floats or classes, the task, and the classes."""
-    number = isinstance(column, np.ndarray)
-    count = count_levels(column, CLASSES)
-    if count < 2:
-        only = written(column)[0]
-        raise DataError(f"Every row has the same {name} ({only}); expected two or more.")
-    if not task:
-        few = number and count <= 10 and len(column) >= 20 * count and bool((column % 1 == 0).all())
-        task = "binary" if count == 2 else "multiclass" if few or not number else "regression"
-        if few and count > 2:
-            notes.append(
-                f'{name} holds {count} whole numbers, taken as classes (or set task="regression")'
-            )
-    if task == "regression":
-        if number:
-            return column, task, ()
-        example = written(column[:1])[0]
-        raise DataError(f'{name} is text ("{example}"); a regression needs numbers.')
-    if count > CLASSES or (task == "binary" and count > 2):
-        most = 2 if task == "binary" else CLASSES
-        count = count_levels(column, len(column))
-        raise DataError(
-            f"{name} has {count:,} different values; {task} takes at most {most}. "
-            "Choose another target, or group its values."
-        )
-    texts = as_texts(column) if number else in_order(column)
-    check_class_names(texts.levels)
-    return texts, task, tuple(texts.levels)
-
-
 def _split(
     columns: dict[str, Column], index: np.ndarray, seed: int, notes: list[str], *, source: str,
     found: dict[str, int], trial: bool,
@@ -274,16 +219,16 @@ def _split(
     target = next(reversed(columns))
     fold = shards.group(_frame(columns, index), seed) if found else None
     if source == OWN:
-        held_back = np.arange(len(index)) >= GAMES
+        held = np.arange(len(index)) >= GAMES
     else:
-        held_back = fold == 0 if found else _held_back(target, columns[target], seed, notes)
+        held = fold == 0 if found else _held_back(target, columns[target], seed, notes)
     if trial:  # what chooses must not judge afterwards
-        others = ~held_back
+        others = ~held
         index, columns = index[others], {name: c[others] for name, c in columns.items()}
         values = columns[target]
-        held_back = fold[others] == 1 if found else _held_back(target, values, seed, notes)
+        held = fold[others] == 1 if found else _held_back(target, values, seed, notes)
         notes.append("in a tuning job's trial, validation rows stand in for the test rows")
-    learned, tested = np.flatnonzero(~held_back), np.flatnonzero(held_back)
+    learned, tested = np.flatnonzero(~held), np.flatnonzero(held)
     return _frame(columns, index, learned), _frame(columns, index, tested)
 
 
@@ -298,15 +243,12 @@ def _frame(columns: dict[str, Column], index: np.ndarray, rows=slice(None)) -> p
 
 def _held_back(name: str, target: Column, seed: int, notes: list[str]) -> np.ndarray:
     """Which rows test: a quarter, of each class a quarter, never all of a class. -> (n,) bool"""
-    draw, held_back = np.random.default_rng(seed), np.zeros(len(target), bool)
     classes = target.levels if isinstance(target, Texts) else []
     groups = [np.flatnonzero(target.places == at) for at in range(len(classes))]
-    for at, group in enumerate(groups or [np.arange(len(target))]):
-        chosen = draw.permutation(group)[: max(round(len(group) / 4), int(len(group) > 1))]
-        held_back[chosen] = True
+    for at, group in enumerate(groups):
         if len(group) == 1:
             notes.append(f'only one row has {name} "{classes[at]}": not tested')
-    return held_back
+    return held_back.drawn(groups or [np.arange(len(target))], seed)
 
 
 def _built_in(name: str, remarks: Remarks) -> dict[str, Column]:
