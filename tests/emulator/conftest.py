@@ -1,5 +1,6 @@
 """A real local cloud for the tests of its parts: its own process, folder and port."""
 
+import contextlib
 import json
 import os
 import signal
@@ -61,6 +62,14 @@ class Emulator:
             f"{self.url}{path}", method, body, sent | (headers or {})
         )
         return answer.status, json.loads(content) if content.strip() else {}
+
+    def commands(self) -> list[str]:
+        """The command lines of what it has started and what runs still."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                found.append(" ".join(process.cmdline()))
+        return found
 
     def kill(self) -> None:
         """kill -9, as a crash does it."""

@@ -90,15 +90,17 @@ def both(emulator, models):
     endpoint.remove()
 
 
-def servers_of(running) -> list[psutil.Process]:
-    """The model servers a local cloud started, by its state folder in their arguments."""
+def servers_of(running, part: str = "") -> list[psutil.Process]:
+    """The model servers a local cloud started, by its state folder in their arguments; those whose
+    command has that part."""
     mine = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
         except psutil.Error:
             continue
-        if any(w.startswith(f"--model_base_path={running.folder}") for w in words):
+        own = any(w.startswith(f"--model_base_path={running.folder}") for w in words)
+        if own and part in " ".join(words):
             mine.append(process)
     return mine
 

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import google_crc32c
-import psutil
 import pytest
 
 from tests.emulator.conftest import Emulator, until
@@ -332,8 +331,7 @@ def test_nothing_acknowledged_is_lost(start_emulator, saved_models, seed, kills,
         live(call, f"life{number}", saved_models)
         if not call.left:
             break
-    servers = psutil.Process(call.running.process.pid).children(recursive=True)
-    assert not [s for s in servers if "model_server" in " ".join(s.cmdline())]
+    assert not [line for line in call.running.commands() if "model_server" in line]
     for folder in ("uploads", "models", "apart"):
         found = [path.name for path in (call.running.folder / folder).iterdir()]
         assert not [name for name in found if folder != "models" or name.startswith(".")], found

@@ -39,7 +39,7 @@ def serve(emulator, image, saved_models):  # noqa: F811
 
 def server_of(endpoint: Endpoint) -> psutil.Process:
     name = endpoint.name.rsplit("/", 1)[-1]
-    found = [p for p in servers_of(endpoint.running) if f"/served/{name}-1/" in p.cmdline()[0]]
+    found = servers_of(endpoint.running, f"/served/{name}-1/")
     assert len(found) == 1
     return found[0]
 
