@@ -76,6 +76,17 @@ def test_json_lines_of_inputs_keep_the_others_and_are_refused_without_theirs(tmp
         new_rows.read(str(path), {}, two, None)
 
 
+def test_rows_without_an_answer_are_named(tmp_path, capsys):
+    path = tmp_path / "windows.csv"
+    path.write_text("a,b\n1,2\n3,\n5,6\n")
+    found = new_rows.read(str(path), {}, ONE, None)
+    assert np.isnan(found.rows[1, 1])
+    new_rows.with_answers(found, found.rows.sum(axis=1))
+    assert capsys.readouterr().out == "1 of 3 rows have a gap, and so no answer: rows 1\n"
+    new_rows.with_answers(found, np.zeros(3))
+    assert capsys.readouterr().out == ""
+
+
 def test_texts_are_the_longest_column_as_in_training(tmp_path, capsys):
     path = tmp_path / "reviews.csv"
     path.write_text("id,review,label\n1,a good one,pos\n2,a bad one,neg\n")

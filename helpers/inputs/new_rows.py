@@ -76,6 +76,8 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
 def with_answers(found: NewRows, answers) -> pd.DataFrame:
     """The file's columns, then the answers, which get another name where the file has theirs.
 
+    Says which rows have none, as those do whose numbers have gaps.
+
     Returns:
         All of them; `.attrs["answers"]` names the answers.
     """
@@ -83,6 +85,10 @@ def with_answers(found: NewRows, answers) -> pd.DataFrame:
     flat = flat.rename(columns=lambda n: f"predicted_{n}" if n in found.given else n)
     whole = found.given.join(flat)
     whole.attrs["answers"] = list(flat)
+    lacking = whole.index[flat.isna().any(axis=1)]
+    if len(lacking):
+        some = _list(lacking[:6]) + ", …" * (len(lacking) > 6)
+        print(f"{len(lacking):,} of {len(whole):,} rows have a gap, and so no answer: rows {some}")
     return whole
 
 
