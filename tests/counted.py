@@ -1,6 +1,7 @@
 """Counts what is dear in a run of the tests, over all the processes they start: imports of
 TensorFlow, and the processes that trained. The system itself tells, by the files they open."""
 
+import compileall
 import ctypes
 import importlib.util
 import os
@@ -18,13 +19,16 @@ def pytest_sessionstart(session) -> None:
     found = importlib.util.find_spec("tensorflow")
     if hasattr(session.config, "workerinput") or sys.platform != "linux" or found is None:
         return
+    compileall.compile_file(found.origin, quiet=2)
     folder = Path(found.origin).parent
     watched = {
         "imports": Path(importlib.util.cache_from_source(found.origin)),
         "trainings": folder / "python" / "ops" / "custom_gradient.py",  # of the first gradient
     }
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     queue = libc.inotify_init1(os.O_CLOEXEC)
+    if queue < 0:  # the system has no more of them to give
+        return
     names = {
         libc.inotify_add_watch(queue, os.fsencode(path), OPENED): what
         for what, path in watched.items()

@@ -18,6 +18,7 @@ from helpers import storage
 from helpers.errors import ClusterError
 from tests.emulator.conftest import until
 from tests.lazily import tf
+from tests.ports import free_port
 from tests.several import Member, begin, train, work_early
 
 
@@ -26,11 +27,7 @@ def config(**cluster) -> str:
 
 
 def ports(count: int) -> list[str]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = [f"127.0.0.1:{each.getsockname()[1]}" for each in held]
-    for each in held:
-        each.close()
-    return found
+    return [f"127.0.0.1:{free_port()}" for _ in range(count)]
 
 
 @pytest.mark.parametrize(

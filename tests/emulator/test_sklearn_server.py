@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import pickle
-import socket
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from helpers.emulator.servers import PROGRAMS
 from tests.emulator.conftest import until
+from tests.ports import free_port
 
 PROGRAM = PROGRAMS / "sklearn_server.py"
 
@@ -26,9 +26,7 @@ def serve(tmp_path):
     with contextlib.ExitStack() as ends:
 
         def start():
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             variables = {
                 "AIP_STORAGE_URI": str(tmp_path), "AIP_HTTP_PORT": str(port),
                 "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict",
@@ -39,7 +37,7 @@ def serve(tmp_path):
             )  # fmt: skip
             ends.enter_context(process)
             ends.callback(process.kill)
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             ends.callback(connection.close)
 
             def call(verb: str, path: str, body=None) -> tuple[int, dict]:
@@ -75,7 +73,7 @@ def test_numbers_from_a_joblib_file(serve, tmp_path):
         assert "Prediction failed" in answer["error"]
     assert call("POST", "/elsewhere", {})[0] == 404
     process.stdin.close()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_classes_from_a_pickle(serve, tmp_path):
