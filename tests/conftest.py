@@ -67,10 +67,14 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Modules with long tests go first, so that no worker is left alone with one at the end."""
+    """Modules with long tests go first, so that no worker is left alone with one at the end: those
+    with several, then those that are long as a whole, or by one test."""
     weights = Counter()
     for item in items:
-        weights[item.path] += 20 if item.get_closest_marker("long") else 1
+        if any(mark.name == "long" for mark in item.own_markers):
+            weights[item.path] += 1
+        elif item.get_closest_marker("long"):
+            weights[item.path] = max(2, weights[item.path])
     items.sort(key=lambda item: -weights[item.path])
 
 

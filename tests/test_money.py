@@ -19,6 +19,8 @@ from helpers.errors import CloudError, NotFoundError, SettingError
 from tests.emulator.conftest import start, until
 from tests.test_train import SMALL, notebook
 
+pytestmark = pytest.mark.long
+
 ROWS = pd.DataFrame({"size": [20.0, None], "kind": ["a", "b"]})
 PREDICT = "Vertex AI: Online/Batch Prediction"
 TRAIN = "Vertex AI: Training/Pipelines"

@@ -2,6 +2,7 @@
 
 import _thread
 import concurrent.futures
+import contextlib
 import importlib
 import itertools
 import json
@@ -211,8 +212,9 @@ def test_a_server_that_dies_on_the_way_loses_no_row(numbers):
             done.wait(0.05)
             for process in psutil.process_iter(["cmdline"]):
                 words = process.info["cmdline"] or []
-                if any(w.endswith("model_server.py") for w in words) and _is_ours(process):
-                    process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if any(w.endswith("model_server.py") for w in words) and _is_ours(process):
+                        process.kill()
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -149,6 +149,7 @@ def test_bad_input_ends_before_anything_is_made(empty_cloud, tmp_path, name, par
     assert helpers.costs(session).empty
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))]
 )

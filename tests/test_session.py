@@ -25,7 +25,7 @@ from helpers.errors import CloudError, LocalCloudError, SettingError
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240,
         env=os.environ | environment,
     )  # fmt: skip
 

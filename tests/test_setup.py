@@ -20,6 +20,8 @@ from tests.emulator.conftest import start
 from tests.test_train import SMALL, notebook
 from tests.test_waits import Clock
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):

@@ -10,6 +10,8 @@ from helpers import storage
 from helpers.cells import staging
 from helpers.errors import JobError, NotFoundError, SettingError
 
+pytestmark = pytest.mark.long
+
 SMALL = """\
 import json, pathlib, time
 folder = pathlib.Path(OUTPUT_DIR)

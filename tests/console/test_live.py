@@ -12,6 +12,8 @@ import pytest
 import helpers
 from tests.console.conftest import Visitor, ended, follow, job, opened, until
 
+pytestmark = pytest.mark.long
+
 # These wait, at a point, for a file that the test makes: a gate.
 EPOCHS = r"""
 import os, time
@@ -134,7 +136,7 @@ def test_ten_tabs_follow_a_thousand_lines_a_second(cloud, browser, gate):
     job_ended = ended(cloud, number)
     assert job_ended["state"] == "JOB_STATE_SUCCEEDED"
     for each in tabs[:-1]:
-        each.page.wait_for_selector("#log div:has-text('lines in all')", timeout=30_000)
+        each.page.wait_for_selector("#log div:has-text('lines in all')", timeout=120_000)
         texts = each.page.locator("#log div").all_inner_texts()
         assert len(texts) == 5000
         total = int(re.search(r"(\d+) lines in all", texts[-1])[1])

@@ -34,6 +34,8 @@ from tests.console.conftest import (
     zombie,
 )
 
+pytestmark = pytest.mark.long
+
 KINDS = {
     "job": "jobs/training", "tuning": "jobs/tuning", "batch": "jobs/batch", "build": "jobs/build",
     "model": "models", "endpoint": "endpoints", "bucket": "buckets",

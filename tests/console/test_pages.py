@@ -15,6 +15,8 @@ from helpers.errors import CloudError
 from tests import once
 from tests.console.conftest import ended, follow, job, store, until
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = [{"instance": {"size": 10.0 + n, "kind": "a"}, "truth": 100.0 + n} for n in range(3)]
 PAGES = {
     "overview": "", "jobs": "jobs", "job": "jobs/training/{job}",

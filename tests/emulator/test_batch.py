@@ -22,6 +22,8 @@ from tests.emulator.conftest import until
 from tests.emulator.saved_models import register, saved_models  # noqa: F401
 from tests.emulator.test_endpoints import servers_of
 
+pytestmark = pytest.mark.long
+
 SKLEARN = {"imageUri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:latest"}
 ENDED = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 SUCCEEDED = "JOB_STATE_SUCCEEDED"

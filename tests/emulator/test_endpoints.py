@@ -15,6 +15,8 @@ from helpers.errors import CloudError
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import ROWS, register, saved_models  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 ROW = {"a": 1, "b": 1}  # model `one` says 5, model `two` 50
 MACHINE = {"machineSpec": {"machineType": "n1-standard-2"}, "minReplicaCount": 1}
 

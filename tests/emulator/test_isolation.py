@@ -13,6 +13,8 @@ from helpers.cloud import buckets, images
 from tests.emulator.conftest import until
 from tests.emulator.test_jobs import cloud, ended, lines, submit  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 HIDES = subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
 VERTEX = "us-docker.pkg.dev/vertex-ai/training/tf-cpu.2-17.py310:latest"
 

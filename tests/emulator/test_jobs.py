@@ -16,6 +16,8 @@ from googleapiclient.errors import HttpError
 
 from tests.emulator.conftest import Emulator, start, until
 
+pytestmark = pytest.mark.long
+
 ENDED = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 # Ignores SIGTERM and leaves a grandchild in a session of its own; both say who they are.
 STUBBORN = """

@@ -100,7 +100,7 @@ def send(cloud, verb: str, path: bytes, body: bytes = b"", headers: dict | None 
             "Content-Length": str(len(body))} | (headers or {})  # fmt: skip
     lines = [f"{name}: {value}".encode("latin-1", "replace") for name, value in sent.items()]
     address = ("127.0.0.1", int(cloud.url.rsplit(":", 1)[1]))
-    with socket.create_connection(address, timeout=30) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         head = b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (verb.encode(), path, b"\r\n".join(lines))
         with contextlib.suppress(OSError):  # refused while it was being sent
             connection.sendall(head + body)

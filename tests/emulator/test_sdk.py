@@ -24,6 +24,8 @@ from tests.emulator.conftest import until
 from tests.emulator.saved_models import saved_models  # noqa: F401
 from tests.emulator.test_tuning import REPORT
 
+pytestmark = pytest.mark.long
+
 SCRIPT = """\
 import os, sys
 print("args", sys.argv[1:], "colour", os.environ.get("COLOUR"))
