@@ -16,25 +16,25 @@ LAUNCHER = Path(__file__).with_name("ipykernel_launcher.py")
 
 
 def execute(
-    path: Path, output: Path, parameters: dict, *, report: bool, cwd: str | Path | None, log: bool
-) -> Path:
+    path: Path, output: Path, parameters: dict, *, report: bool, cwd: str | Path | None, log: bool,
+    rehearse: bool = False,
+) -> Path:  # fmt: skip
     """Run a notebook and keep it as executed; see `helpers.run_notebook`.
 
     Args:
         parameters: as `check_parameters` gives them.
+        rehearse: the caller will write the page.
     """
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
-    if report:
-        prepare()
     output.parent.mkdir(parents=True, exist_ok=True)
     name, kept = path.name, f"Executed notebook: {output}"
     failure, cause, source = "", None, _tagged(path, output.parent)
     try:
         execute_notebook(
             str(source), str(output), parameters, kernel_name="python3", language="python",
-            progress_bar=False, cwd=cwd, kernel_manager_class=_kernel(path),
+            progress_bar=False, cwd=cwd, kernel_manager_class=_kernel(path, rehearse=report or rehearse),
             extra_arguments=["--log-level=ERROR"],
             stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
         )  # fmt: skip
@@ -77,8 +77,12 @@ def _tagged(path: Path, folder: Path) -> Path:
     return copy
 
 
-def _kernel(notebook: Path) -> type:
-    """A kernel of this interpreter, whatever kernels the machine has; it knows its notebook."""
+def _kernel(notebook: Path, *, rehearse: bool) -> type:
+    """A kernel of this interpreter, whatever kernels the machine has; it knows its notebook.
+
+    Args:
+        rehearse: prepare the page as soon as the kernel's process runs.
+    """
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
 
@@ -99,5 +103,7 @@ def _kernel(notebook: Path) -> type:
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # agg draws nothing
             }
             await super().start_kernel(env=os.environ | about, **arguments)
+            if rehearse:
+                prepare()
 
     return Kernel

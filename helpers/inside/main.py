@@ -37,6 +37,7 @@ from pathlib import Path
 import psutil
 
 from helpers import notebooks
+from helpers.cells import kernel
 from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, HelpersError, NotebookError
@@ -98,9 +99,11 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
             tar.extractall(work, filter="data")
     os.environ["OUTPUT_DIR"], before, failure = str(output), left.stamps(work), ""
     if not stopped.is_set():
-        report.prepare()
         try:
-            notebooks.run_notebook(source, executed, parameters, report=False, cwd=work, log=True)
+            parameters = notebooks.check_parameters(source, parameters)
+            kernel.execute(
+                source, executed, parameters, report=False, cwd=work, log=True, rehearse=True
+            )
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
     if asked.metric and _is_chief() and not failure and not stopped.is_set():

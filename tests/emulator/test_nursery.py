@@ -61,6 +61,7 @@ def test_servers_are_forks_of_one_small_process(serve):
     assert nursery == nursery_of(two)
     assert nursery.ppid() == one.running.process.pid
     assert nursery.memory_info().rss < 700 * 2**20
+    assert nursery.num_threads() == 1  # a fork has this one alone, whatever others held
     for endpoint in (one, two):
         assert server_of(endpoint).memory_full_info().uss < 100 * 2**20  # their own share
     assert one.predict()[1]["predictions"] == [5.0]

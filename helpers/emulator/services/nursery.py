@@ -29,6 +29,8 @@ PROGRAM = PROGRAMS / "model_server.py"
 POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 PADDING = "-" * 2048  # a fork shows its own command where ours stands
 ANSWER_S = 120
+# A process with one thread can be forked at any moment; numpy alone would start others.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass
@@ -125,7 +127,7 @@ def _begun(cloud: Cloud) -> Nursery:
         process = subprocess.Popen(
             [own.python, str(PROGRAMS / "nursery.py"), PADDING], stdin=theirs,
             stdout=subprocess.DEVNULL, start_new_session=True, cwd=home / "work",
-            env=own.variables | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+            env=own.variables | QUIET,
         )  # fmt: skip
     _nursery = Nursery(process, ours, own.view)
     return _nursery
