@@ -31,10 +31,11 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     name, kept = path.name, f"Executed notebook: {output}"
     failure, cause, source = "", None, _tagged(path, output.parent)
+    manager = _kernel(path, rehearse=report or rehearse)
     try:
         execute_notebook(
             str(source), str(output), parameters, kernel_name="python3", language="python",
-            progress_bar=False, cwd=cwd, kernel_manager_class=_kernel(path, rehearse=report or rehearse),
+            progress_bar=False, cwd=cwd, kernel_manager_class=manager,
             extra_arguments=["--log-level=ERROR"],
             stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
         )  # fmt: skip

@@ -100,10 +100,8 @@ def _run(asked: argparse.Namespace, folder: Path, stopped: threading.Event) -> i
     os.environ["OUTPUT_DIR"], before, failure = str(output), left.stamps(work), ""
     if not stopped.is_set():
         try:
-            parameters = notebooks.check_parameters(source, parameters)
-            kernel.execute(
-                source, executed, parameters, report=False, cwd=work, log=True, rehearse=True
-            )
+            how = {"report": False, "cwd": work, "log": True, "rehearse": True}
+            kernel.execute(source, executed, notebooks.check_parameters(source, parameters), **how)
         except NotebookError as error:
             failure = str(error).splitlines()[0]  # the rest names a file of this container
     if asked.metric and _is_chief() and not failure and not stopped.is_set():
