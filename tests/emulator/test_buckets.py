@@ -74,13 +74,17 @@ def test_preconditions_protect_what_is_there(emulator, bucket):
     assert (emulator.folder / "buckets" / bucket / "once").read_bytes() == b"1"
 
 
-def test_a_wrong_checksum_stores_nothing(emulator, bucket):
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [({"X-Goog-Hash": "crc32c=AAAAAA=="}, "crc32c"),
+     ({"X-Goog-Hash": "md5=AAAAAAAAAAAAAAAAAAAAAA=="}, "md5Hash"),
+     ({"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, "md5Hash")],
+)  # fmt: skip
+def test_a_wrong_checksum_stores_nothing(emulator, bucket, header, name):
     path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name=bad"
-    status, error = emulator.request(
-        "POST", path, body=b"abc", headers={"X-Goog-Hash": "crc32c=AAAAAA=="}
-    )
+    status, error = emulator.request("POST", path, body=b"abc", headers=header)
     assert status == 400
-    assert "crc32c" in error["error"]["message"]
+    assert name in error["error"]["message"]
     assert emulator.request("GET", f"/storage/v1/b/{bucket}/o/bad")[0] == 404
 
 

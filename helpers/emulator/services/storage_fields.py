@@ -106,10 +106,18 @@ QUERY_WITHOUT_EFFECT = {
     "$alt": "answers are JSON",
     "$prettyPrint": "answers are compact",
 }
+HONOURED_HEADERS = {
+    "accept-encoding", "content-md5", "content-range", "content-type", "if-match", "if-none-match",
+    "range", "x-goog-hash", "x-upload-content-type",
+}  # fmt: skip
 REFUSED_HEADERS = ("x-goog-encryption-", "x-goog-copy-source-encryption-")
 HEADERS_WITHOUT_EFFECT = {
     "x-goog-user-project": "nothing costs anything",
     "x-goog-custom-audit-": "there are no audit logs",
+    "x-upload-content-length": "the last `Content-Range` says the size",
+    "if-modified-since": "only the XML API knows it, as the next two",
+    "if-unmodified-since": "dates are no generations",
+    "x-goog-if-": "the query has these conditions",
 }
 
 

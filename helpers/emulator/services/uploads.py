@@ -204,8 +204,10 @@ def _checked(call: Call, about: dict) -> dict:
     """What the client says of the object, in the body, the query and headers: it must be sound
     before anything is stored."""
     about = sift("Object", discovery.check_body(discovery.by_id(call.method_id), about))
-    query, header = call.query, call.request.headers.get("x-goog-hash", "")
-    said = dict(re.findall(r"(crc32c|md5)=([\w+/=]+)", header))
+    query, headers = call.query, call.request.headers
+    said = dict(re.findall(r"(crc32c|md5)=([\w+/=]+)", headers.get("x-goog-hash", "")))
+    if query["uploadType"] == "media":  # of other uploads the header is of something else
+        said = {"md5": headers.get("content-md5")} | said
     about = {"crc32c": said.get("crc32c"), "md5Hash": said.get("md5")} | about
     about["name"] = query.get("name") or about.get("name", "")
     about["contentType"] = about.get("contentType") or blobs.OCTETS
