@@ -31,6 +31,7 @@ FREE = (
     "metadata", "contentType", "cacheControl", "contentDisposition", "contentEncoding",
     "contentLanguage", "customTime", "eventBasedHold", "temporaryHold",
 )  # fmt: skip
+OWN = ("_print", "_apart", "_released")  # what a row has beside the resource
 _parts = itertools.count()
 
 
@@ -188,7 +189,9 @@ def settings(about: dict) -> dict:
 
 def shown(row: dict, bucket: dict) -> dict:
     """A resource as clients see it."""
-    made = {key: value for key, value in row.items() if not key.startswith("_")}
+    made = row.copy()
+    for key in OWN:
+        made.pop(key, None)
     until = _retained_until(bucket, row)
     return made | {"retentionExpirationTime": until} if until else made
 

@@ -56,7 +56,7 @@ def _file(state: Path, bucket: str, name: str) -> Path:
             f"Object name {name[:80]!r} can't be kept as a file by the local cloud: parts between "
             "slashes are 1-240 bytes, not . or .., 1,024 bytes in all.",
         )
-    return state / "buckets" / bucket / name
+    return Path(f"{state}/buckets/{bucket}/{name}")
 
 
 def files_in(cloud: Cloud, bucket: str, prefix: str = "") -> list[str]:
