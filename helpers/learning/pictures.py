@@ -97,5 +97,6 @@ def scores(model, images: Images, frame: pd.DataFrame, *, size: int) -> pd.DataF
         probability each.
     """
     parts = batches(images, frame, size=size, batch_size=256)
-    found = np.concatenate([model(x, training=False).numpy() for x, _ in parts])
+    call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+    found = np.concatenate([call(x).numpy() for x, _ in parts])
     return answer_frame(images.target, images.classes, found, frame.index)
