@@ -12,6 +12,7 @@ import pytest
 
 from helpers import storage
 from helpers.cloud import buckets
+from helpers.emulator.state import State
 from helpers.errors import CloudError
 
 
@@ -210,3 +211,33 @@ def test_a_missing_bucket_says_so(emulator, tmp_path):
     (tmp_path / "f").write_text("x")
     with pytest.raises(CloudError, match="bucket does not exist"):
         storage.upload_file(emulator.session, tmp_path / "f", "gs://no-such-bucket/f")
+
+
+def test_what_an_older_version_kept_is_opened(start_emulator, tmp_path):
+    """A bucket as it was kept before it had a generation; the file beside it is its object."""
+    older = {
+        "kind": "storage#bucket", "id": "older-bucket", "storageClass": "STANDARD",
+        "metageneration": "3", "iamConfiguration": {"uniformBucketLevelAccess": {"enabled": True}},
+        "etag": "CAE=", "name": "older-bucket", "location": "US-CENTRAL1", "labels": {"of": "me"},
+        "timeCreated": "2026-11-26T08:00:00.000000Z", "updated": "2026-11-26T08:00:00.000000Z",
+        "projectNumber": "204653058963",
+    }  # fmt: skip
+    folder = tmp_path / "state"
+    (folder / "buckets" / "older-bucket" / "a").mkdir(parents=True)
+    (folder / "buckets" / "older-bucket" / "a" / "b.txt").write_bytes(b"kept")
+    state = State(folder / "state.sqlite3")
+    state.put("bucket", "b/older-bucket", older, parent="local")
+    state.close()
+    running = start_emulator()
+    for query in ("", "?ifMetagenerationMatch=3"):
+        status, found = running.request("GET", f"/storage/v1/b/older-bucket{query}")
+        assert status == 200, found
+    same = {key: older[key] for key in ("labels", "timeCreated", "updated", "metageneration")}
+    assert found | same == found
+    assert found["locationType"] == "region"
+    assert running.request("GET", "/storage/v1/b?project=local")[1]["items"] == [found]
+    assert storage.read_bytes(running.session, "gs://older-bucket/a/b.txt") == b"kept"
+    storage.write_bytes(running.session, b"new", "gs://older-bucket/a/b.txt")
+    assert storage.read_bytes(running.session, "gs://older-bucket/a/b.txt") == b"new"
+    running.kill()
+    assert start_emulator().request("GET", "/storage/v1/b/older-bucket")[1] == found

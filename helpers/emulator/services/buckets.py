@@ -13,7 +13,15 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from helpers.emulator.front.calls import ApiError, Call, Cloud, now, project_number, refused
+from helpers.emulator.front.calls import (
+    ApiError,
+    Call,
+    Cloud,
+    now,
+    on_start,
+    project_number,
+    refused,
+)
 from helpers.emulator.services import conditions
 from helpers.emulator.services.storage_fields import serve
 
@@ -148,6 +156,15 @@ def changed(resource: dict, change: dict) -> dict:
 
 
 # --- the bucket itself
+
+
+@on_start
+def complete_older(cloud: Cloud) -> None:
+    """Give a bucket that an older version of the local cloud kept what has come since."""
+    for bucket in cloud.state.list("bucket"):
+        if "generation" not in bucket:
+            whole = _completed(bucket | {"generation": new_generation()}, bucket, {})
+            cloud.state.update(f"b/{bucket['name']}", lambda _, whole=whole: whole)
 
 
 @serve("buckets.insert")
