@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import nbformat
 import pytest
 
 from helpers import errors
@@ -12,6 +13,7 @@ from helpers import errors
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 KINDS = {name for name in dir(errors) if name.endswith("Error")}
 
 
@@ -116,3 +118,11 @@ def test_the_table_of_sizes_says_what_the_benchmarks_say():
     from tests.bench import sizes
 
     assert sizes.filled(README, sizes.PAGE.read_text()) == README
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_comes_next_is_a_click_away(path):
+    cells = nbformat.read(path, as_version=4).cells
+    for cell in cells:
+        if cell.cell_type == "markdown" and "comes next" in cell.source.splitlines()[0]:
+            assert not re.search(r"(?<!\[)`\w+\.ipynb`", cell.source), cell.source

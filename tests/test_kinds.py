@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 import helpers
-from helpers import images, series, texts
+from helpers import images, series, storage, texts
 from helpers.inputs import signature
+from tests.colab import alarming, raw
 from tests.test_road import run
 
 TINY = {"EPOCHS": 1, "SEED": 3}
@@ -105,6 +107,10 @@ def test_any_model_needs_one_line(session, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     job = helpers.train(session, "more/any_model.ipynb", parameters={"EPOCHS": 1})
     assert 0.2 < job.metrics["metrics"]["accuracy"] <= 1
+    ran = nbformat.reads(
+        storage.read_bytes(session, f"{job.base_uri}/any_model.ipynb").decode(), as_version=4
+    )
+    assert raw(ran) + alarming(ran) == []
     endpoint = helpers.deploy(session, helpers.register(session, job, name="any"))
     found = helpers.predict(endpoint, np.zeros((3, 8, 8)))
     assert numbers(found).shape == (3, 10)

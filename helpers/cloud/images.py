@@ -15,6 +15,7 @@ import time
 from helpers.cloud import accounts, buckets, packages, repository, storage
 from helpers.cloud.client import Session
 from helpers.cloud.folders import PACKAGE
+from helpers.cloud.links import console
 from helpers.cloud.names import DISTRIBUTION
 from helpers.errors import CloudError, SettingError
 
@@ -197,12 +198,12 @@ def _build(session: Session, image: str, source: str) -> None:
     started = session.create(builds.create(parent=session.parent, body=body), find)
     build, pause_s, shown = started["metadata"]["build"], 0.1, ""
     name = f"{session.parent}/builds/{build['id']}"
+    print(f"Build: {console(session, 'build', build['id'])}")
     start = time.monotonic()
     while build["status"] in UNDER_WAY:
         if build["status"] != shown:
             shown = build["status"]
-            clock = f"{time.monotonic() - start:.0f} s"
-            print(f"build {build['id'][:8]} {shown} {clock} {build.get('logUrl', '')}")
+            print(f"build {build['id'][:8]} {shown} {time.monotonic() - start:.0f} s")
         time.sleep(pause_s)
         pause_s = min(pause_s * 1.5, 5)
         build = session.call(builds.get(name=name))
