@@ -11,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import helpers
 from helpers import storage
+from helpers.cells import kernel
 from helpers.errors import NotebookError, NotFoundError, SettingError
 from helpers.notebooks import (
     check_parameters,
@@ -495,3 +496,28 @@ def test_a_kernel_ends_with_all_written_and_looks_through_nothing(tmp_path):
         "circle.bin": b"never closed, in a circle", "plain.txt": b"never closed",
         "binary.bin": b"never closed", "atexit.txt": b"ran", "thread.txt": b"ended",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("failures", "runs"), [(2, True), (3, False)])
+def test_a_kernel_that_ends_before_it_is_there_is_started_again(
+    tmp_path, monkeypatch, failures, runs
+):
+    """As one does whose port somebody else has taken; the cells run once."""
+    launcher, tried = tmp_path / "launcher.py", tmp_path / "tried"
+    launcher.write_text(
+        "import pathlib, runpy, sys\n"
+        f"tried = pathlib.Path({str(tried)!r})\n"
+        "text = (tried.read_text() if tried.exists() else '') + 'x'\n"
+        "tried.write_text(text)\n"
+        f"if len(text) <= {failures}:\n    sys.exit(1)\n"
+        f"runpy.run_path({str(kernel.LAUNCHER)!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(kernel, "LAUNCHER", launcher)
+    path = write(tmp_path / "a.ipynb", "open('ran', 'a').write('1')")
+    if not runs:
+        with pytest.raises(RuntimeError, match="Kernel died"):
+            helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
+        return
+    helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
+    assert (tmp_path / "ran").read_text() == "1"
+    assert len(tried.read_text()) == 3

@@ -12,6 +12,7 @@ from helpers.cloud.folders import PACKAGE
 from helpers.errors import NotebookError
 from helpers.looks.report import html_report, prepare, unrun
 
+STARTS = 3
 LAUNCHER = Path(__file__).with_name("ipykernel_launcher.py")
 
 
@@ -26,14 +27,14 @@ def execute(
         rehearse: the caller will write the page.
     """
     from nbclient.exceptions import DeadKernelError
-    from papermill import PapermillExecutionError, execute_notebook
+    from papermill import PapermillExecutionError
 
     output.parent.mkdir(parents=True, exist_ok=True)
     name, kept = path.name, f"Executed notebook: {output}"
     failure, cause, source = "", None, _tagged(path, output.parent)
     manager = _kernel(path, rehearse=report or rehearse)
     try:
-        execute_notebook(
+        _run(
             str(source), str(output), parameters, kernel_name="python3", language="python",
             progress_bar=False, cwd=cwd, kernel_manager_class=manager,
             extra_arguments=["--log-level=ERROR"],
@@ -64,6 +65,25 @@ def execute(
             f"notebook, as sys.exit() does. Let it raise an error or reach its end.\n{kept}"
         )
     return output
+
+
+def _run(*arguments, **about) -> None:
+    """Run it; a kernel that ended before it was there is started again, as no cell has run.
+
+    A kernel's ports are free when they are chosen, and another program may take one before it does.
+    """
+    from nbclient.exceptions import DeadKernelError
+    from papermill import execute_notebook
+
+    for start in range(STARTS):
+        try:
+            execute_notebook(*arguments, **about)
+            return
+        except DeadKernelError:
+            raise
+        except RuntimeError as error:  # jupyter_client has no class for it
+            if "Kernel died before replying" not in str(error) or start == STARTS - 1:
+                raise
 
 
 def _tagged(path: Path, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import re
 
 IN_UNIT = ("mae", "rmse")  # the metrics that have the target's unit
 SHARES = ("accuracy", "auc", "f1", "precision", "recall")  # compared in points
@@ -17,6 +18,15 @@ def money(value: float, unit: str = "") -> str:
             number = f"{size / factor:.{digits}f}".removesuffix(".0") + name
             break
     return f"{sign}{unit}{number}" if unit in ("", "$", "€", "£") else f"{sign}{number} {unit}"
+
+
+def read_money(text: str) -> float:
+    """The value that `money` wrote, in its digits; NaN of anything else."""
+    found = re.fullmatch(r"(−?)[$€£]?([\d.]+(?:e[+-]?\d+)?|inf)(?: ([kMG])\b)?(?: .*)?", text)
+    if not found:
+        return math.nan
+    factor = {"k": 1e3, "M": 1e6, "G": 1e9}.get(found[3], 1) * (-1 if found[1] else 1)
+    return factor * float(found[2])
 
 
 def amount(value, unit: str = "", digits: int = 3) -> str:

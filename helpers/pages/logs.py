@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 
+from helpers.looks.amounts import read_money
 from helpers.pages.visits import Session, Visit, parse
 
 KEPT = 5000  # lines a page keeps
@@ -19,6 +20,9 @@ FORGOTTEN_S = 120
 TYPES = {
     "training": ("ml_job", "job_id"), "batch": ("ml_job", "job_id"), "build": ("build", "build_id"),
 }  # fmt: skip
+# `helpers.progress` says "Epoch 5/50: mean error on training rows $1.2 k, on test rows $1.3 k".
+HEAD = re.compile(r"Epoch (\d+)/(\d+)(?:: (.+?) (on (?:training|test) .+))?$")
+PART = re.compile(r"on (training|test) (\w+) (.+?)(?:, (?=on )|$)")
 _followers: dict[tuple, "Follower"] = {}
 _lock = threading.Lock()
 
@@ -153,18 +157,28 @@ def _quoted(text: str) -> str:
 
 
 def epochs(session: Session, kind: str, number: str) -> dict:
-    """What Keras printed of each epoch: `{"done", "of", "curves": {metric: {rows: [(x, y)]}}}`."""
+    """What was printed of each epoch, by Keras or by `helpers.progress`.
+
+    Returns:
+        `{"done", "of", "curves": {metric: {rows: [(epoch, value)]}}}`.
+    """
     found = []
     for text in ("Epoch ", "loss: "):
         reader = follower(session, kind, number, task="workerpool0-0", find=text)
         reader.refresh()
-        found.append(list(reader.lines))
-    heads = [re.match(r"Epoch (\d+)/(\d+)", line[4]) for line in found[0]]
-    heads = [match for match in heads if match]
+        found.append([line[4] for line in reader.lines])
+    heads = [match for match in map(HEAD.match, found[0]) if match]
     total = int(heads[-1][2]) if heads else 0
-    first = int(heads[0][1]) if heads else 1
     curves: dict[str, dict[str, list]] = {}
-    ends = [line[4] for line in found[1] if re.search(r"\bloss: \S+", line[4])]
+    told = [head for head in heads if head[3]]
+    for head in told:
+        for part, called, value in PART.findall(head[4]):
+            points = curves.setdefault(head[3], {}).setdefault(f"{part} {called}", [])
+            points.append((int(head[1]), read_money(value)))
+    if told:
+        return {"done": int(told[-1][1]), "of": total, "curves": curves}
+    first = int(heads[0][1]) if heads else 1
+    ends = [text for text in found[1] if re.search(r"\bloss: \S+", text)]
     for epoch, text in enumerate(ends, first):
         for name, value in re.findall(r"(\w+): (-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))(?=\s|$)", text):
             rows = "test rows" if name.startswith("val_") else "training rows"

@@ -13,14 +13,14 @@ import numpy as np
 
 from helpers import data
 
-SIZES = {100_000: (1024, 10, 7), 2_000_000: (4096, 2, 7)}  # rows -> rows a batch, epochs, turns
+SIZES = {100_000: (1024, 10, 7), 2_000_000: (4096, 2, 5)}  # rows -> rows a batch, epochs, turns
 WAYS = ("article", "ours", "ours, streamed from CSV files", "limit")
 NOTE = """The built-in table's rows drawn again and again; batches of 1,024 rows (100,000) and of
-4,096 (2 million). Seven turns, each a process of its own, the ways interleaved; medians, also of
-the ratios, which are taken turn by turn, with the smallest and the largest of them. Tracing, and
-for files the one time they are read, is left out. Peak memory is the whole process's, about 700 MB
-of it TensorFlow and this project; the article's way and ours have the table itself in memory, once
-as pandas and once as tensors, the streamed one a sample of it."""
+4,096 (2 million). Seven and five turns, each a process of its own, the ways interleaved; medians,
+also of the ratios, which are taken turn by turn, with the smallest and the largest of them.
+Tracing, and for files the one time they are read, is left out. Peak memory is the whole process's,
+about 700 MB of it TensorFlow and this project; the article's way and ours have the table itself in
+memory, once as pandas and once as tensors, the streamed one a sample of it."""
 
 
 def rows() -> list[dict]:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import helpers
-from tests.console.conftest import Visitor, ended, follow, job, opened, until
+from helpers.looks.amounts import money, read_money
+from helpers.pages import logs
+from tests.console.conftest import Visitor, ended, follow, job, opened, until, words
 
 pytestmark = pytest.mark.long
 
@@ -107,6 +109,32 @@ def test_without_scripts_the_page_says_the_same(cloud, tab):
         text for text in page.locator("#log div").all_inner_texts() if "val_loss: 5" in text
     ]
     assert page.locator("#log div").count() == 1
+
+
+def test_the_curves_of_what_helpers_prints_are_drawn(cloud, visitor):
+    """`helpers.progress` has few lines, for people: amounts with their unit."""
+    code = """
+    for epoch, error in [(5, "$19.2 k"), (10, "$7.4 k"), (15, "$950")]:
+        print(f"Epoch {epoch}/20: mean error on training rows {error}, on test rows $9.2 k")
+    """
+    number = job(cloud, code, name="told")
+    ended(cloud, number)
+    said = until(lambda: (page := visitor.get(f"jobs/training/{number}")[1]).count("9.2 k") > 2
+                 and page)  # fmt: skip
+    assert "epoch 15 of 20" in words(said)
+    assert said.count('class="line') == 2
+    assert "mean error" in words(said.split('id="log"')[0])
+    (drawn,) = logs.epochs(cloud, "training", number)["curves"].values()
+    assert drawn == {
+        "training rows": [(5, 19200.0), (10, 7400.0), (15, 950.0)],
+        "test rows": [(5, 9200.0), (10, 9200.0), (15, 9200.0)],
+    }
+
+
+@pytest.mark.parametrize("unit", ["", "$", "kg", "k€"])
+@pytest.mark.parametrize("value", [0, 0.00012, -3.25, 950, 1e3, -45_600, 2.5e6, 7e12, 1e-9])
+def test_amounts_are_read_as_they_were_written(value, unit):
+    assert read_money(money(value, unit)) == pytest.approx(value, rel=0.05)
 
 
 def test_a_log_is_filtered_by_replica_and_text(cloud, tab):
