@@ -521,3 +521,12 @@ def test_a_kernel_that_ends_before_it_is_there_is_started_again(
     helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
     assert (tmp_path / "ran").read_text() == "1"
     assert len(tried.read_text()) == 3
+
+
+def test_a_kernel_sees_no_module_of_ours_by_its_bare_name(tmp_path, monkeypatch):
+    """`code` is the standard library's, also where the checkout is reached by a link."""
+    (tmp_path / "linked").symlink_to(kernel.LAUNCHER.parent)
+    monkeypatch.setattr(kernel, "LAUNCHER", tmp_path / "linked" / kernel.LAUNCHER.name)
+    path = write(tmp_path / "a.ipynb", "import code; code.InteractiveConsole; print('fine')")
+    output = helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
+    assert "fine" in text_of(output)

@@ -31,8 +31,8 @@ def leave() -> None:
 
 if __name__ == "__main__":
     gc.set_threshold(*RARELY)
-    if sys.path[0] == os.path.dirname(__file__):  # not with PYTHONSAFEPATH
-        del sys.path[0]
+    here = os.path.dirname(os.path.realpath(__file__))  # Python resolves links in its path's head
+    sys.path[:] = [place for place in sys.path if os.path.realpath(place) != here]
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance()
