@@ -53,7 +53,7 @@ def of_table(model: keras.Model, table) -> tuple[tf.Module, dict]:
 
     spec = {name: tf.TensorSpec([None], x.dtype, name) for name, x in model.input.items()}
     signatures = {DEFAULT: tf.function(serve).get_concrete_function(**spec)}
-    signatures[schema.packed(table)] = _of_rows(packed, *[wire.WORDS][: len(texts)])
+    signatures[schema.packed(table)] = _of_rows(packed, *([wire.WORDS] if texts else []))
     return _module(model, signatures), signatures
 
 

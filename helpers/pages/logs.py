@@ -162,12 +162,7 @@ def epochs(session: Session, kind: str, number: str) -> dict:
     Returns:
         `{"done", "of", "curves": {metric: {rows: [(epoch, value)]}}}`.
     """
-    found = []
-    for text in ("Epoch ", "loss: "):
-        reader = follower(session, kind, number, task="workerpool0-0", find=text)
-        reader.refresh()
-        found.append([line[4] for line in reader.lines])
-    heads = [match for match in map(HEAD.match, found[0]) if match]
+    heads = [match for match in map(HEAD.match, _first(session, kind, number, "Epoch ")) if match]
     total = int(heads[-1][2]) if heads else 0
     curves: dict[str, dict[str, list]] = {}
     told = [head for head in heads if head[3]]
@@ -178,7 +173,8 @@ def epochs(session: Session, kind: str, number: str) -> dict:
     if told:
         return {"done": int(told[-1][1]), "of": total, "curves": curves}
     first = int(heads[0][1]) if heads else 1
-    ends = [text for text in found[1] if re.search(r"\bloss: \S+", text)]
+    losses = _first(session, kind, number, "loss: ")
+    ends = [text for text in losses if re.search(r"\bloss: \S+", text)]
     for epoch, text in enumerate(ends, first):
         for name, value in re.findall(r"(\w+): (-?(?:[\d.]+(?:e[+-]?\d+)?|nan|inf))(?=\s|$)", text):
             rows = "test rows" if name.startswith("val_") else "training rows"
@@ -186,3 +182,10 @@ def epochs(session: Session, kind: str, number: str) -> dict:
             points.append((epoch, float(value)))
     curves.pop("learning_rate", None)
     return {"done": min(first - 1 + len(ends), total or len(ends)), "of": total, "curves": curves}
+
+
+def _first(session: Session, kind: str, number: str, text: str) -> list[str]:
+    """The lines with this text of a job's first machine."""
+    reader = follower(session, kind, number, task="workerpool0-0", find=text)
+    reader.refresh()
+    return [line[4] for line in reader.lines]

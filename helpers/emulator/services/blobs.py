@@ -21,7 +21,7 @@ from urllib.parse import quote
 import google_crc32c
 
 from helpers.emulator.front.calls import ApiError, Call, Cloud, now, on_start
-from helpers.emulator.services import buckets
+from helpers.emulator.services import buckets, conditions
 from helpers.emulator.services.buckets import LOCK, file_of, folder_of
 
 CHUNK_BYTES = 1 << 20
@@ -89,28 +89,32 @@ def place_of(cloud: Cloud, row: dict) -> Path:
     return file_of(cloud, row["bucket"], row["name"])
 
 
-def store(
-    cloud: Cloud, bucket: dict, name: str, part: Path, sums: dict, about: dict, live: dict | None
+def put(
+    call: Call, bucket_name: str, name: str, part: Path, sums: dict, about: dict, query: dict
 ) -> dict:
-    """Put a file in place as the live object, whole or not at all; the lock is held.
+    """Put a file in place as the live object, whole or not at all, if the query's and headers'
+    conditions hold.
 
     Args:
-        bucket: the bucket's resource.
         part: the file, which is moved.
         sums: its checksums, see `digests`.
         about: what the client says of the object.
-        live: the object of that name that is there, see `describe`.
     """
-    if live:
-        keep = bucket.get("versioning", {}).get("enabled", False)
-        _protect(bucket, live, archiving=keep)
-        if keep:
-            _keep_version(cloud, live)
-    number = _put_in_place(cloud, bucket["name"], name, part)
-    path = cloud.folder / "apart" / number if number else file_of(cloud, bucket["name"], name)
-    made = record(cloud, bucket, name, path, sums, about, apart=number, before=live)
-    _drop_apart(cloud, live)
-    return made
+    cloud = call.cloud
+    with LOCK:
+        live = describe(cloud, bucket_name, name)
+        conditions.check(live, query, call.request.headers)
+        bucket = buckets.find(call, bucket_name)
+        if live:
+            keep = bucket.get("versioning", {}).get("enabled", False)
+            _protect(bucket, live, archiving=keep)
+            if keep:
+                _keep_version(cloud, live)
+        number = _put_in_place(cloud, bucket_name, name, part)
+        path = cloud.folder / "apart" / number if number else file_of(cloud, bucket_name, name)
+        made = record(cloud, bucket, name, path, sums, about, apart=number, before=live)
+        _drop_apart(cloud, live)
+        return made
 
 
 def remove(cloud: Cloud, bucket: dict, row: dict, *, for_good: bool) -> None:

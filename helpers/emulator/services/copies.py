@@ -28,7 +28,7 @@ def copy_object(call: Call) -> dict:
             shutil.copyfile(blobs.place_of(call.cloud, source), part)
         about = {key: source[key] for key in COPIED if key in source} | call.body
         sums = {key: source[key] for key in ("crc32c", "md5Hash") if key in source}
-        made = _put(call, bucket, path["destinationObject"], part, sums, about)
+        made = _put(call, bucket["name"], path["destinationObject"], part, sums, about)
     finally:
         part.unlink(missing_ok=True)
     if call.method_id.endswith("copy"):
@@ -58,7 +58,7 @@ def compose_object(call: Call) -> dict:
                         shutil.copyfileobj(content, file, blobs.CHUNK_BYTES)
             count = sum(source.get("componentCount", 1) for source in sources)
             sums = {"crc32c": blobs.file_digests(part)["crc32c"], "componentCount": count}
-            made = _put(call, bucket, name, part, sums, about)
+            made = _put(call, bucket["name"], name, part, sums, about)
             for source in sources if call.body.get("deleteSourceObjects") else []:
                 if source["name"] != name:
                     blobs.remove(call.cloud, bucket, source, for_good=False)
@@ -76,10 +76,6 @@ def _source(call: Call, bucket: str, asked: dict) -> dict:
     return found
 
 
-def _put(call: Call, bucket: dict, name: str, part: Path, sums: dict, about: dict) -> dict:
-    with LOCK:
-        live = blobs.describe(call.cloud, bucket["name"], name)
-        conditions.check(live, call.query, call.request.headers)
-        bucket = buckets.find(call, bucket["name"])
-        made = blobs.store(call.cloud, bucket, name, part, sums, about, live)
-    return blobs.shown(made, bucket)
+def _put(call: Call, bucket: str, name: str, part: Path, sums: dict, about: dict) -> dict:
+    made = blobs.put(call, bucket, name, part, sums, about, call.query)
+    return blobs.shown(made, buckets.find(call, bucket))

@@ -223,8 +223,4 @@ def _finish(call: Call, bucket: str, part: Path, sums: dict, about: dict, query:
         if about.get(key) not in (None, "", value):
             message = f"Provided {key} {about[key]!r} doesn't match calculated {value!r}."
             raise ApiError(400, message)
-    with LOCK:
-        live = blobs.describe(call.cloud, bucket, about["name"])
-        conditions.check(live, query, call.request.headers)
-        found = buckets.find(call, bucket)
-        return blobs.store(call.cloud, found, about["name"], part, sums, about, live)
+    return blobs.put(call, bucket, about["name"], part, sums, about, query)
