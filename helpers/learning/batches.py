@@ -51,13 +51,12 @@ def batches(
         epoch = _of_files(frame.files, len(columns), take, seed)
     else:
         matrix = tf.constant(shards.matrix(frame, columns, levels))
-        epoch = _of_memory(matrix, take, seed)
+        epoch = _of_memory(matrix, batch_size, take, seed)
     if seed is None:
         found = tf.data.Dataset.from_tensors(take(matrix)).rebatch(batch_size)
         size = -(-len(frame) // batch_size)
     else:
-        epochs = tf.data.Dataset.counter(start_epoch)
-        found = epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
+        found = _endless(epoch, batch_size, start_epoch, start_step)
         size = tf.data.INFINITE_CARDINALITY
     # without it Keras, which runs many steps in one call, warns at the end of the rows
     found = found.apply(tf.data.experimental.assert_cardinality(size))
@@ -96,16 +95,31 @@ def _of_files(files: list[str], columns: int, take: Callable, seed: int) -> Call
     return epoch
 
 
-def _of_memory(matrix: tf.Tensor, take: Callable, seed: int | None) -> Callable:
-    """An epoch's rows in memory, in pieces: far faster than a batch at a time."""
-    rows, columns = matrix.shape
-    piece = max(1, shards.PART_BYTES // (4 * columns))
+def _of_memory(whole, batch_size: int, take: Callable, seed: int | None) -> Callable:
+    """An epoch's rows in memory, in pieces: far faster than a batch at a time.
+
+    Args:
+        whole: a tensor, or several in any nesting, with a row each per example.
+        take: makes a model's input of some of these rows.
+    """
+    parts = tf.nest.flatten(whole)
+    row_bytes = sum(max(4, part.dtype.size) * part.shape[1:].num_elements() for part in parts)
+    piece = max(batch_size, shards.PART_BYTES // row_bytes)
+
+    def some(index):
+        return take(tf.nest.map_structure(lambda part: tf.gather(part, index), whole))
 
     def epoch(number) -> tf.data.Dataset:
-        order = tf.data.Dataset.from_tensors(_mixed(tf.range(rows), [seed, number]))
-        return order.rebatch(piece).map(lambda index: take(tf.gather(matrix, index)))
+        order = _mixed(tf.range(len(parts[0])), [seed, number])
+        return tf.data.Dataset.from_tensors(order).rebatch(piece).map(some)
 
     return epoch
+
+
+def _endless(epoch: Callable, batch_size: int, start_epoch: int, start_step: int):
+    """Batches of epoch after epoch."""
+    epochs = tf.data.Dataset.counter(start_epoch)
+    return epochs.flat_map(lambda number: epoch(number).rebatch(batch_size)).skip(start_step)
 
 
 def _mixed(values: tf.Tensor, seed: list) -> tf.Tensor:
@@ -139,21 +153,13 @@ def of_arrays(
         raise SettingError(f"batch_size={batch_size}; expected 1 or more.")
     labelled = y is not None
     whole = tf.nest.map_structure(tf.constant, (x, y) if labelled else (x,))
-    rows = int(tf.nest.flatten(whole)[0].shape[0])
-
-    def take(index):
-        return tf.nest.map_structure(lambda part: tf.gather(part, index), whole)
-
-    def epoch(number):
-        order = tf.data.Dataset.from_tensors(_mixed(tf.range(rows), [seed, number]))
-        return order.rebatch(batch_size).map(take)
-
     if seed is None:
-        found = tf.data.Dataset.from_tensors(tf.range(rows)).rebatch(batch_size).map(take)
+        rows = len(tf.nest.flatten(whole)[0])
+        found = tf.data.Dataset.from_tensors(whole).rebatch(batch_size)
         found = found.apply(tf.data.experimental.assert_cardinality(-(-rows // batch_size)))
     else:
-        epochs = tf.data.Dataset.counter(start_epoch)
-        found = epochs.flat_map(epoch).skip(start_step)
+        epoch = _of_memory(whole, batch_size, lambda rows: rows, seed)
+        found = _endless(epoch, batch_size, start_epoch, start_step)
     weighted = seed is not None and labelled
     return _shared(found, weighted=weighted, labelled=labelled, load=load)
 
