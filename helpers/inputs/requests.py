@@ -18,6 +18,8 @@ from helpers.inputs import wire
 from helpers.inputs.answers import answer_frame
 from helpers.inputs.signature import DEFAULT, Signature
 
+MOST = float(np.finfo("float32").max)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -98,6 +100,10 @@ def wire_names(schema: dict) -> dict[str, str]:
 
 def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
     about, sentinel = schema["properties"][name], schema["x-missing"]
+    if about["type"] == "number" and getattr(column.dtype, "kind", "") in "fiu":
+        numbers = column.to_numpy("float64", na_value=np.nan)
+        if -MOST <= numbers.min() <= numbers.max() <= MOST:
+            return numbers  # none is NaN; of a million rows every copy is felt
     whole = column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "string"
     if whole and about["type"] == "string":
         return column.to_numpy()  # as it is: what follows takes ten times as long
@@ -114,7 +120,7 @@ def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
         numbers = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
     except TypeError:  # lists, dates and other objects
         numbers = np.full(len(column), np.nan)
-    bad = ~empty & ~(np.abs(numbers) <= np.finfo("float32").max)
+    bad = ~empty & ~(np.abs(numbers) <= MOST)
     if bad.any():
         row = bad.argmax()
         raise SchemaError(
@@ -136,7 +142,9 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
         if not packed:
             return wire.json_body(part)
         numbers, words = _coded(part)
-        block = np.column_stack(numbers).astype("<f4")
+        block = np.empty((stop - start, len(numbers)), "<f4")
+        for place, values in enumerate(numbers):
+            block[:, place] = values
         return wire.packed_body(packed, wire.pack([block]), words)
 
     def read(outputs, start: int, stop: int) -> pd.DataFrame:
