@@ -21,6 +21,7 @@ PARTS = {
     "tables": "Reading a table",
     "train": "Training at the 2020 article's size (1,000 × 9 rows, batch 32, 50 epochs)",
     "scale": "Training on larger tables",
+    "growth": "How cost grows with rows, columns and machines",
     "kinds": "Pictures and texts",
     "serve": "One row a request",
     "bulk": "Many rows",
