@@ -140,7 +140,7 @@ def train(
         session, notebook, parameters, files=files, requirements=requirements, workers=workers
     )
     hours = (workers + 1) * timeout_s / 3600
-    print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} machine-hours")
+    print(f"Machines: {workers + 1} × {machine_type}, at most {hours:g} h of machine time")
     staged = staging.stage(session, work, machine_spec(machine_type, accelerator))
     more = [staged.pool | {"replicaCount": str(workers)}] if workers else []
     job = submit(

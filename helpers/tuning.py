@@ -96,7 +96,7 @@ def tune(
     study = search_study(work.file, search, metric, goal)
     parallel, hours = min(parallel, trials), trials * timeout_s / 3600
     print(f"Trials:   {trials} of {', '.join(search)}, {parallel} at once; {goal} {metric}")
-    print(f"Machines: {parallel} × {machine_type}, at most {hours:g} machine-hours in all")
+    print(f"Machines: {parallel} × {machine_type}, at most {hours:g} h of machine time in all")
     machine = machine_spec(machine_type, accelerator)
     staged = staging.stage(session, work, machine, f"--metric={metric}")
     base_uri = staged.base_uri

@@ -40,6 +40,21 @@ def test_a_second_connect_reuses_the_running_cloud(session):
     assert helpers.connect("local").endpoint == session.endpoint
 
 
+def test_notebooks_that_connect_at_the_same_moment_share_one_cloud(empty_cloud):
+    code = "import sys, helpers; sys.stdin.read(); print(helpers.connect('local').endpoint)"
+    begun = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in begun:
+        process.stdin.close()
+        process.stdin = None
+    said = [process.communicate(timeout=120) for process in begun]
+    assert len({out for out, _ in said}) == 1, said
+    assert said[0][0].startswith("http"), said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -40,7 +40,7 @@ def test_a_notebook_becomes_a_job_with_model_report_and_metrics(session, tmp_pat
     job = helpers.train(session, str(path), parameters={"EPOCHS": 2}, labels={"phase": "test"})
     said = capsys.readouterr().out
     assert "small.ipynb (your edited copy, sha256" in said
-    assert "1 × n1-standard-4, at most 1 machine-hours" in said
+    assert "1 × n1-standard-4, at most 1 h of machine time" in said
     assert "RUNNING" in said
     assert "SUCCEEDED" in said
     assert job.state == "SUCCEEDED"

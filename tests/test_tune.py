@@ -37,7 +37,7 @@ def test_a_search_gives_its_trials_and_the_best_values(session, searched, capsys
     found = helpers.tune(session, searched, trials=4, labels={"phase": "test"}, **SOUND)
     said = capsys.readouterr().out
     assert "4 of EPOCHS, 2 at once; minimize loss" in said
-    assert "at most 4 machine-hours in all" in said
+    assert "at most 4 h of machine time in all" in said
     assert f"job {found.number} SUCCEEDED" in said
     assert found.state == "SUCCEEDED"
     frame = found.trials

@@ -15,6 +15,8 @@ from helpers.cloud.client import LOST, NOBODY, RETRIED, Session
 from helpers.cloud.folders import PACKAGE, project_root
 from helpers.errors import LocalCloudError
 
+HELD = 3  # what `serve` ends with where another local cloud holds the folder
+
 
 def open_session(project: str, location: str, bucket: str) -> Session:
     """A session on the local cloud of this project.
@@ -65,13 +67,13 @@ def _running() -> dict:
             f"The local cloud can't write its state folder {folder} ({error.strerror}). "
             "Name another one in the environment variable LOCAL_CLOUD_DIR."
         ) from error
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        ended = process.poll() is not None
-        running = _answering(folder)  # also when another notebook started one at the same moment
+    begun, ended = time.monotonic(), None
+    while time.monotonic() < begun + (15 if ended == HELD else 60):
+        ended = process.poll()
+        running = _answering(folder)
         if running:
             return running
-        if ended:
+        if ended not in (None, HELD):  # another notebook's, started at the same moment, comes up
             break
         time.sleep(0.02)
     log = (folder / "emulator.log").read_text(errors="replace")[-2000:]

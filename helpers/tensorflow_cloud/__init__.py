@@ -128,7 +128,7 @@ def _tell(files: dict[str, bytes], chief: dict, count: int) -> None:
     size_mb, hours = sum(map(len, files.values())) / 1e6, (1 + count) * TIMEOUT_S / 3600
     print(f"Package:  {len(files)} files, {size_mb:.2f} MB")
     print(f"Machines: {1 + count} × {chief['machineType']} {chief.get('acceleratorType', '')}, "
-          f"at most {hours:g} machine-hours")  # fmt: skip
+          f"at most {hours:g} h of machine time")  # fmt: skip
 
 
 def _image(
