@@ -8,7 +8,6 @@ occur, and a row holds their places in it. It answers numbers as serialized tens
 `helpers.learning.export`.
 """
 
-import base64
 import json
 import keyword
 import re
@@ -16,6 +15,7 @@ import zlib
 from collections.abc import Iterable
 
 import numpy as np
+import pybase64
 
 from helpers.inputs.signature import DEFAULT, DTYPES, Signature, Tensor, message, shape_of
 
@@ -87,7 +87,7 @@ def packed_body(name: str, block: bytes, words: list[str] | None = None) -> byte
     """A request to the signature `name`; `words` if it takes them."""
     head = json.dumps({"signature_name": name})[:-1].encode()
     tail = b"" if words is None else b',"words":' + json.dumps(words).encode()
-    return head + b',"inputs":{"rows":[{"b64":"' + base64.b64encode(block) + b'"}]' + tail + b"}}"
+    return head + b',"inputs":{"rows":[{"b64":"' + pybase64.b64encode(block) + b'"}]' + tail + b"}}"
 
 
 def json_body(columns: dict, signature_name: str = DEFAULT) -> bytes:
@@ -102,7 +102,7 @@ def plain(value):
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value.tolist() if value.dtype.kind != "V" else value.astype("float32").tolist()
     if isinstance(value, bytes):
-        return {"b64": base64.b64encode(value).decode()}
+        return {"b64": pybase64.b64encode(value).decode()}
     if isinstance(value, np.ndarray | list | tuple):
         found = value.tolist() if isinstance(value, np.ndarray) else value
         if set(map(type, found)) <= PLAIN:  # as long columns are, where one call a value is slow
@@ -117,7 +117,7 @@ def unplain(value):
     """The opposite of `plain`, but for arrays: lists stay lists."""
     if isinstance(value, dict):
         if set(value) == {"b64"}:
-            return base64.b64decode(value["b64"])
+            return pybase64.b64decode(value["b64"])
         return {name: unplain(one) for name, one in value.items()}
     return [unplain(one) for one in value] if isinstance(value, list) else value
 

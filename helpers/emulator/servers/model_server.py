@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import collections
 import concurrent.futures
 import functools
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import orjson
+import pybase64
 
 if TYPE_CHECKING:
     from saved_model import Signature
@@ -197,7 +197,7 @@ def _readable(value, as_bytes: bool):
     if isinstance(value, list):
         return [_readable(v, as_bytes) for v in value]
     if as_bytes:
-        return {"b64": base64.b64encode(value).decode()}
+        return {"b64": pybase64.b64encode(value).decode()}
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
@@ -233,7 +233,7 @@ def _binary(value):
         return value if all(type(v) is str for v in value) else [_binary(v) for v in value]
     if isinstance(value, dict) and set(value) == {"b64"}:
         try:
-            return base64.b64decode(value["b64"], validate=True)
+            return pybase64.b64decode(value["b64"], validate=True)
         except (ValueError, TypeError) as error:
             raise RequestError(f"A b64 value is not base64: {error}") from error
     return value

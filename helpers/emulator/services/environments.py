@@ -30,7 +30,7 @@ TRAINING = (
 )  # fmt: skip
 # What the servers of models need, by the kind of image; a model's own code finds no more.
 SERVING = {
-    "tf2": ["tensorflow", "tensorflow-cpu", "orjson", "uvicorn", "httptools", "uvloop"],
+    "tf2": ["tensorflow", "tensorflow-cpu", "orjson", "pybase64", "uvicorn", "httptools", "uvloop"],
     "sklearn": ["scikit-learn", "joblib", "pandas", "orjson"],
 }
 PIP = """import subprocess, sys
