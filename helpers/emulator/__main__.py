@@ -46,6 +46,7 @@ def serve(folder: Path, port: int) -> int:
     """Stay in the foreground until stopped or idle."""
     from helpers.emulator.front.app import App
     from helpers.emulator.front.calls import Cloud
+    from helpers.emulator.services.shortcut import ClientConnection
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     with _alone(folder):
@@ -60,6 +61,7 @@ def serve(folder: Path, port: int) -> int:
         config = uvicorn.Config(
             app, access_log=False, log_level="warning", lifespan="on", timeout_graceful_shutdown=3,
             server_header=False, proxy_headers=False, timeout_keep_alive=75, backlog=1024,
+            http=ClientConnection,
         )  # fmt: skip
         _Server(config, app, folder).run(sockets=[listener])
         state.close()

@@ -61,9 +61,7 @@ class App:
         try:
             response = await self.answer(request)
         except ApiError as error:
-            response = _json(error.body(), error.code) if error.code != 304 else Response(None, 304)
-            if error.code in (429, 503):
-                response.headers["Retry-After"] = "1"
+            response = refusal(error)
         except ConnectionAbortedError:  # a fault that was asked for
             drop(send)
             return
@@ -81,18 +79,17 @@ class App:
         await response(scope, receive, self.faults.after(request.state.fault, send))
 
     async def answer(self, request: Request) -> Response:
-        _refuse_strangers(request)
+        refuse_strangers(request)
         if request.scope["path"] == "/" or request.scope["path"].startswith("/computeMetadata/"):
             return await run_in_threadpool(callers.metadata, request)
-        kind, _, token = request.headers.get("authorization", "").partition(" ")
-        caller = callers.find(self.cloud, token.strip() if kind.lower() == "bearer" else "")
+        caller = caller_of(self.cloud, request)
         path = request.scope["raw_path"].decode("latin-1").split("?")[0].lstrip("/")
         for prefix in ("resumable/upload/", "upload/", "download/"):
             path = path.removeprefix(prefix)
         _refuse_other_ways(self.cloud, request.method, path)
         uploading = request.scope["path"].startswith(("/upload/", "/resumable/"))
         verb, asked, unread = await _meant(request)
-        method, handler, values = _route("POST" if uploading else verb, path)
+        method, handler, values = route("POST" if uploading else verb, path)
         callers.check(self.cloud, caller, method.id, values)
         query = discovery.check_query(method, asked)
         fields.check_query(method, query)
@@ -131,7 +128,7 @@ class App:
                 return
 
 
-def _refuse_strangers(request: Request) -> None:
+def refuse_strangers(request: Request) -> None:
     """Calls address this very server, and come from no web page."""
     headers = request.headers
     host = headers.get("host", "").rsplit(":", 1)[0].lower()
@@ -139,6 +136,12 @@ def _refuse_strangers(request: Request) -> None:
         raise ApiError(403, f"Host {host!r} is not this local cloud.")
     if "origin" in headers or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise ApiError(403, "Calls from web pages are refused.")
+
+
+def caller_of(cloud: Cloud, request: Request) -> callers.Caller | None:
+    """Whose token a request has; see `callers.find`."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    return callers.find(cloud, token.strip() if kind.lower() == "bearer" else "")
 
 
 def _refuse_other_ways(cloud: Cloud, verb: str, path: str) -> None:
@@ -153,12 +156,12 @@ def _refuse_other_ways(cloud: Cloud, verb: str, path: str) -> None:
 
 
 @functools.lru_cache(1000)  # the same few addresses are asked for again and again
-def _route(verb: str, path: str) -> tuple[discovery.Method, Callable, dict]:
+def route(verb: str, path: str) -> tuple[discovery.Method, Callable, dict]:
     """The method of an address, its handler and the names in the path, checked."""
-    route = discovery.find(verb, path)
-    if route is None:
+    found = discovery.find(verb, path)
+    if found is None:
         raise ApiError(404, f"No method of the emulated services has {verb} /{path}.")
-    method, values = route
+    method, values = found
     handler = discovery.handler(method.id)
     if handler is None:
         raise ApiError(
@@ -188,6 +191,13 @@ async def _body(request: Request) -> dict:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"Invalid JSON payload received. {error}") from error
+
+
+def refusal(error: ApiError) -> Response:
+    response = _json(error.body(), error.code) if error.code != 304 else Response(None, 304)
+    if error.code in (429, 503):
+        response.headers["Retry-After"] = "1"
+    return response
 
 
 def _json(content: dict, status: int = 200) -> Response:

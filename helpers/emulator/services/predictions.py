@@ -39,12 +39,13 @@ WAKING = (  # [D: predictions/autoscaling, scale to zero]
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """One deployed model."""
 
     server: ModelServer
     about: dict[str, str]  # what a predict answer says besides the predictions
+    headers: list[tuple[bytes, bytes]]  # what a rawPredict answer says besides the model server's
     idle_s: float  # see `idle_s`
 
 
@@ -108,7 +109,12 @@ def _target(cloud: Cloud, name: str, deployed: dict) -> Target:
         "deployedModelId": deployed["id"], "model": deployed["model"],
         "modelDisplayName": model["displayName"], "modelVersionId": deployed["modelVersionId"],
     }  # fmt: skip
-    return Target(server, about, idle_s(deployed))
+    named = {
+        "Endpoint-Id": server.endpoint_id, "Deployed-Model-Id": deployed["id"],
+        "Model": deployed["model"], "Model-Version-Id": deployed["modelVersionId"],
+    }  # fmt: skip
+    headers = [(f"x-vertex-ai-{k}".lower().encode(), v.encode()) for k, v in named.items()]
+    return Target(server, about, headers, idle_s(deployed))
 
 
 @on_start
@@ -156,7 +162,16 @@ def end_servers(cloud: Cloud) -> None:
 
 @method(ID + "predict", streamed=True)
 async def predict(call: Call) -> Response:
-    body = await _body(call)
+    body = check_instances(await _body(call))
+    return predicted(completed(*await _forward(call, body, "application/json")))
+
+
+def check_instances(body: bytes) -> bytes:
+    """A predict request's body, as the model server gets it.
+
+    Raises:
+        ApiError: it is not sound.
+    """
     try:
         request = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -172,7 +187,15 @@ async def predict(call: Call) -> Response:
                             "not set.\t")  # fmt: skip
     if "labels" in request:  # for billing, not for the model
         body = orjson.dumps({k: v for k, v in request.items() if k != "labels"})
-    target, answer = await _forward(call, body, "application/json")
+    return body
+
+
+def completed(target: Target, answer: Answer) -> bytes:
+    """What a predict request is answered: the predictions, and who made them.
+
+    Raises:
+        ApiError: the model server refused it.
+    """
     if answer.status != 200:
         code = answer.status if answer.status in (429, 503) else 400 if answer.status < 500 else 500
         raise ApiError(code, answer.body.decode(errors="replace"))
@@ -181,22 +204,25 @@ async def predict(call: Call) -> Response:
         said = end[:200].decode(errors="replace")
         raise ApiError(500, f'The model server\'s answer has no "predictions": {said}')
     # The predictions pass unread; only the answer's last brace gives way to what is added.
-    tail = b"," + orjson.dumps(target.about)[1:]
-    return Response(end[:-1] + tail, media_type="application/json; charset=UTF-8")
+    return end[:-1] + b"," + orjson.dumps(target.about)[1:]
+
+
+def predicted(body: bytes) -> Response:
+    return Response(body, media_type="application/json; charset=UTF-8")
 
 
 @method(ID + "rawPredict", streamed=True)
 async def raw_predict(call: Call) -> Response:
     body = await _body(call)
     kind = call.request.headers.get("content-type", "application/json")
-    target, answer = await _forward(call, body, kind)
-    headers = {
-        "X-Vertex-AI-Endpoint-Id": target.server.endpoint_id,
-        "X-Vertex-AI-Deployed-Model-Id": target.about["deployedModelId"],
-        "X-Vertex-AI-Model": target.about["model"],
-        "X-Vertex-AI-Model-Version-Id": target.about["modelVersionId"],
-    }
-    return Response(answer.body, answer.status, headers, media_type=answer.kind)
+    return passed_on(*await _forward(call, body, kind))
+
+
+def passed_on(target: Target, answer: Answer) -> Response:
+    """What a rawPredict request is answered."""
+    response = Response(answer.body, answer.status, media_type=answer.kind)
+    response.raw_headers[:0] = target.headers
+    return response
 
 
 async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
@@ -205,7 +231,7 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
         route = _route(call.cloud, name)
         if not route.targets:
             raise refused(f"Endpoint {name} doesn't have traffic_split.")
-        target = random.choices(route.targets, cum_weights=route.shares)[0]
+        target = choose(route)
         server = target.server
         server.under_way += 1
         try:
@@ -225,7 +251,7 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
                 metrics.record(name, target.about["deployedModelId"], answer.status, took_s)
                 return target, answer
         except TimeoutError as error:
-            raise ApiError(504, f"The model did not answer in {route.timeout_s:g} s.") from error
+            raise late(route) from error
         except (OSError, EOFError) as error:
             failure = error
             await asyncio.to_thread(server.wait_gone)  # died, or undeployed: the next try finds out
@@ -234,15 +260,31 @@ async def _forward(call: Call, body: bytes, kind: str) -> tuple[Target, Answer]:
     raise ApiError(503, f"The model server does not stay up ({failure!r}); see its log.")
 
 
+def choose(route: Route) -> Target:
+    """The deployed model that gets a request."""
+    if len(route.targets) == 1:
+        return route.targets[0]
+    return random.choices(route.targets, cum_weights=route.shares)[0]
+
+
+def late(route: Route) -> ApiError:
+    return ApiError(504, f"The model did not answer in {route.timeout_s:g} s.")
+
+
 async def _body(call: Call) -> bytes:
     """The request's body, at most as large as the endpoint takes."""
     route = _route(call.cloud, call.path["endpoint"])
-    host = call.request.headers["host"].split(":")[0].lower()
+    check_host(route, call.path["endpoint"], call.request.headers["host"])
+    return await read_body(call.request, LIMIT_BYTES[bool(route.host)], 400)
+
+
+def check_host(route: Route, endpoint: str, header: str) -> None:
+    """Raises: ApiError: the endpoint is not reached by the name in this Host header."""
+    host = header.split(":")[0].lower()
     if route.host and host != route.host:
         raise refused(
             "Dedicated Endpoint cannot be accessed through the shared Vertex AI domain "
             f"aiplatform.googleapis.com. Use its dedicated DNS name {route.host!r}."
         )
     if not route.host and host.endswith(".prediction.vertexai.goog"):
-        raise ApiError(404, f"The Endpoint is not a dedicated one: {call.path['endpoint']}.")
-    return await read_body(call.request, LIMIT_BYTES[bool(route.host)], 400)
+        raise ApiError(404, f"The Endpoint is not a dedicated one: {endpoint}.")

@@ -6,6 +6,7 @@ They end when the pipe to their standard input closes, so none outlives a killed
 import asyncio
 import collections
 import contextlib
+import functools
 import http.client
 import re
 import shutil
@@ -13,9 +14,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httptools
 
@@ -27,6 +29,10 @@ from helpers.emulator.services import builds, environments, logs, nursery, regis
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
 )
+STATUS_LINE = re.compile(rb"HTTP/1\.1 (200|[45]\d\d) [ -~]*\r\n")
+HEADER = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]+): ?([!-~](?:[ -~]*[!-~])?)")
+REQUEST = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+FRAMING = {b"connection", b"transfer-encoding", b"upgrade"}
 START_S = 300
 DRAIN_S = 60
 TYPE = "aiplatform.googleapis.com/Endpoint"
@@ -34,9 +40,8 @@ TYPE = "aiplatform.googleapis.com/Endpoint"
 LIFELINE = 'exec 3<&0; "$@" 3<&- & p=$!; (cat <&3 >/dev/null; kill $p) & wait $p'
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model server said."""
+class Answer(NamedTuple):
+    """What a model server said; of all that is frozen a tuple is made fastest."""
 
     status: int
     kind: str
@@ -78,7 +83,7 @@ class ModelServer:
         self.process: subprocess.Popen | nursery.Forked | None = None
         self.port, self.stopped = 0, False
         self._tail: collections.deque[str] = collections.deque(maxlen=20)
-        self._connections: list = []
+        self._connections: list[Connection] = []
         self._started: Future | None = None
         self._lock = threading.Lock()
 
@@ -255,51 +260,89 @@ class ModelServer:
 
     # --- the way to it
 
+    def request(self, body: bytes, kind: str) -> bytes:
+        """What a model server is sent."""
+        return REQUEST % (self.route.encode(), kind.encode(), len(body), body)
+
+    def kept(self) -> "Connection | None":
+        """A free connection that is open, if there is one to a server that takes requests."""
+        while self._connections and not self.stopped:
+            connection = self._connections.pop()
+            if not connection.transport.is_closing():
+                return connection
+        return None
+
     async def post(self, body: bytes, kind: str) -> Answer:
         """Raises: OSError, EOFError when the process is gone."""
-        head = f"POST {self.route} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
-        request = b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
-        connections = self._connections
+        request = self.request(body, kind)
+        loop = asyncio.get_running_loop()
         while True:
-            kept = bool(connections)
-            if kept:
-                connection = connections.pop()
-            else:
-                loop = asyncio.get_running_loop()
-                made = loop.create_connection(_Connection, "127.0.0.1", self.port)
-                connection = (await made)[1]
+            connection = kept = self.kept()
+            if connection is None:
+                made = functools.partial(Connection, self._connections)
+                connection = (await loop.create_connection(made, "127.0.0.1", self.port))[1]
+            answer = loop.create_future()
+            connection.ask(request, functools.partial(_settle, answer))
             try:
-                answer = await connection.ask(request)
-            except EOFError:
-                if kept:
-                    continue  # the server may close a connection it was kept on
-                raise
+                said = await answer
             except BaseException:
-                connection.transport.close()
+                connection.close()
                 raise
-            connections.append(connection)
-            return answer
+            if isinstance(said, Answer):
+                return said
+            if kept is None:  # the server may close a connection it was kept on
+                raise said
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A kept connection to a model server; one request at a time."""
 
-    answer: asyncio.Future | None = None
+    done: Callable | None = None  # while a request is under way
+    parser: httptools.HttpResponseParser | None = None  # of an answer whose head is not plain
+    missing = 0  # bytes of a plain answer
 
-    def ask(self, request: bytes) -> asyncio.Future:
-        """The `Answer`, when it is whole; EOFError when the connection ends before."""
-        self.answer, self.kind, self.parts = asyncio.get_running_loop().create_future(), "", []
-        self.parser = httptools.HttpResponseParser(self)
-        self.transport.write(request)
+    def __init__(self, pool: list["Connection"]):
+        """`pool` has those that are free."""
+        self.pool = pool
+
+    def ask(self, request: bytes, done: Callable[["Answer | EOFError"], None]) -> None:
+        """Call `done` with the answer when it is whole, EOFError when the connection ends before;
+        it must not raise."""
+        self.done, self.kind, self.parts, self.status = done, "", [], 0
+        self.parser, self.missing = None, 0
+        if not self.transport.is_closing():
+            self.transport.write(request)
         if self.transport.is_closing():
             self.connection_lost(None)
-        return self.answer
+
+    def close(self) -> None:
+        """Nobody waits for the answer any more."""
+        self.done = None
+        self.transport.close()
 
     def connection_made(self, transport) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
+        if self.parser is None and not self.missing:  # the first of an answer
+            end = data.find(b"\r\n\r\n") + 4
+            plain = self.done and _read_head(data[:end])
+            if plain:
+                self.status, self.kind, self.missing = plain
+                data = data[end:]
+            else:
+                self.parser = httptools.HttpResponseParser(self)
+        if self.parser:
+            self.parser.feed_data(data)
+        elif data:
+            self.parts.append(data[: self.missing])
+            if len(data) > self.missing:  # what nobody asked for
+                self.transport.close()
+            self.missing = max(0, self.missing - len(data))
+        if self.done and self.status and self.missing == 0:
+            done, self.done = self.done, None
+            self.pool.append(self)
+            done(Answer(self.status, self.kind, b"".join(self.parts)))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"content-type":
@@ -309,13 +352,37 @@ class _Connection(asyncio.Protocol):
         self.parts.append(part)
 
     def on_message_complete(self) -> None:
-        if not self.answer.done():
-            status = self.parser.get_status_code()
-            self.answer.set_result(Answer(status, self.kind, b"".join(self.parts)))
+        status = self.parser.get_status_code()
+        self.status = status if status >= 200 else 0  # before that the answer is yet to come
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self.answer and not self.answer.done():
-            self.answer.set_exception(EOFError(f"the connection ended ({error})"))
+        done, self.done = self.done, None
+        if done:
+            done(EOFError(f"the connection ended ({error})"))
+
+
+@functools.lru_cache(1000)
+def _read_head(head: bytes) -> tuple[int, str, int] | None:
+    """Status, kind and size of an answer whose head is a plain one; None: it takes a parser."""
+    first = STATUS_LINE.match(head)
+    headers = plain_headers(head[first.end() :]) if first else {}
+    size = headers.get(b"content-length", b"")
+    if headers.keys() & FRAMING or not size.isdigit() or not int(size):
+        return None
+    return int(first[1]), headers.get(b"content-type", b"").decode(), int(size)
+
+
+def plain_headers(lines: bytes) -> dict[bytes, bytes]:
+    """The headers of a head's end, by names in lower case; none at all where one comes twice or is
+    written in a way that takes a parser."""
+    found = [HEADER.fullmatch(line) for line in lines.removesuffix(b"\r\n\r\n").split(b"\r\n")]
+    headers = {} if None in found else {match[1].lower(): match[2] for match in found}
+    return headers if len(headers) == len(found) else {}
+
+
+def _settle(answer: asyncio.Future, said: Answer | EOFError) -> None:
+    if not answer.done():  # who waited has been cancelled
+        answer.set_result(said)
 
 
 def _free_port() -> int:
