@@ -21,10 +21,13 @@ from google.oauth2.credentials import Credentials
 
 import helpers
 from helpers import storage
+from helpers.emulator.front import app
 from helpers.errors import NotFoundError
 from tests.emulator.conftest import Emulator, start
+from tests.test_sent import fits
 from tests.test_train import SMALL, notebook
 
+app.App(None)  # registers the methods
 WIRE = Path(__file__).with_name("google_wire.txt")
 PROJECT = "wire-project"
 CHANGING = {  # what differs from run to run
@@ -97,6 +100,26 @@ def assert_kept_to_itself(token: str, folder: Path) -> None:
     assert {"emulator.json"} <= holders <= {"emulator.json", "state.sqlite3", "state.sqlite3-wal"}
 
 
+def assert_official(sent: list[tuple]) -> None:
+    """Every call that succeeded, and its answer, is of the official types."""
+    fitting = {
+        fits(method, *target.lstrip("/").split("?", 1), body, content)
+        for method, _, target, body, response, content in sent
+        if response.status == 200
+    }
+    services = {service for service, _ in fitting}
+    assert services >= {"aiplatform", "storage", "logging", "artifactregistry"}
+    seen = {called for service, called in fitting if service == "aiplatform"}
+    assert seen >= {
+        "customJobs.create", "customJobs.get", "models.upload", "models.list",
+        "models.listVersions", "hyperparameterTuningJobs.create", "hyperparameterTuningJobs.get",
+        "batchPredictionJobs.create", "batchPredictionJobs.get", "endpoints.create",
+        "endpoints.deployModel", "endpoints.patch", "endpoints.mutateDeployedModel",
+        "endpoints.undeployModel", "endpoints.delete",
+    }  # fmt: skip
+    assert {"endpoints.predict", "endpoints.rawPredict"} & seen
+
+
 # What Colab lacks and only a local cloud or the running of a notebook needs.
 ELSEWHERE = ("papermill", "optuna", "uvicorn", "starlette", "orjson", "httptools", "uvloop")
 
@@ -144,6 +167,7 @@ def test_from_an_empty_project_to_a_served_model_and_back(
     assert "this tab may be closed" in said
     assert session.credentials.token not in said
 
+    assert_official(wire)
     lines = written(wire)
     if os.environ.get("UPDATE_WIRE"):
         WIRE.write_text("\n".join(lines) + "\n")
