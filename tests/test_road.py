@@ -58,36 +58,41 @@ def used_cloud(tmp_path_factory):
 
 @pytest.mark.long
 def test_an_own_file_with_texts_and_gaps(used_cloud, tmp_path):
-    """02 to 04 with parameters only; rows of one's own stay out of every report."""
+    """The whole road in one kernel, then 03 with a candidate and 04 with new rows, by parameters
+    only; rows of one's own stay out of every report."""
     shops().to_csv(tmp_path / "shops.csv", index=False)
-    own = {"MODEL_NAME": "takings"}
-    trained = shown(run("02_train", tmp_path, DATA="shops.csv", EPOCHS=2, SEED=1, **own))
+    own = {"DATA": "shops.csv", "TARGET": "town", "EPOCHS": 2, "SEED": 1}
+    trained = shown(run("quickstart", tmp_path, OUTPUT_DIR="out", MODEL_NAME="town", **own))
     assert "shop_id is left out: it numbers the rows" in trained
+    assert "10 rows without town are left out" in trained
     assert "keep the machine on" in trained
     assert "may be closed" not in trained
     assert "shops.csv (0.0 MB) to bucket local-bucket in us-central1" in trained
-    assert "takings version 1: default, candidate, v1" in trained
-    deployed = shown(run("03_deploy", tmp_path, MODEL_NAME="takings", VERSION="candidate"))
-    assert "Address: http://127.0.0.1:" in deployed
+    assert "aliases=('default', 'candidate', 'v1')" in trained
+    assert "probability_Basel" in trained
+    assert "Nothing that bills by the hour is left." in trained
     session = helpers.connect("local")
-    compared = shown(run("03_deploy", tmp_path, VERSION=candidate(session, tmp_path), **own))
+    helpers.deploy(session, helpers.find_model(session, "town", "candidate"))
+    compared = shown(
+        run("03_deploy", tmp_path, VERSION=candidate(session, tmp_path), MODEL_NAME="town")
+    )
     assert "Promoted: 2." in compared
-    assert helpers.find_endpoint(session, "takings").traffic == {"1": 0, "2": 100}
-    shops().drop(columns="takings").to_csv(tmp_path / "new.csv", index=False)
-    asked = shown(run("04_predict", tmp_path, ROWS="new.csv", **own))
+    assert "Address: http://127.0.0.1:" in compared
+    assert helpers.find_endpoint(session, "town").traffic == {"1": 0, "2": 100}
+    shops().drop(columns="town").to_csv(tmp_path / "new.csv", index=False)
+    asked = shown(run("04_predict", tmp_path, ROWS="new.csv", MODEL_NAME="town"))
     assert "Left aside, as the model does not take them: shop_id" in asked
     scored = pd.read_csv(tmp_path / "new-predictions.csv")
     assert scored["shop_id"].tolist() == shops()["shop_id"].tolist()
-    assert scored["takings"].notna().all()
+    assert scored["town"].isin(["Bern", "Basel", "Zürich"]).all()
     assert "The endpoint answers as the trained model did." in asked
-    assert "takings: $" in asked
     assert "Nothing that bills by the hour is left." in asked
     assert helpers.costs(session)["what"].tolist() == ["bucket", "images"]
     job = helpers.find_job(session)
     ran = helpers.storage.read_bytes(session, f"{job.base_uri}/01_prototype.ipynb").decode()
     ran = nbformat.reads(ran, 4)
     assert alarming(ran) + raw(ran) == []
-    seen = trained + deployed + compared + asked
+    seen = trained + compared + asked
     seen += helpers.storage.read_bytes(session, job.report_uri).decode()
     for area in shops()["area"].dropna().head(20):
         assert str(area) not in seen
@@ -95,10 +100,10 @@ def test_an_own_file_with_texts_and_gaps(used_cloud, tmp_path):
 
 def candidate(session, folder: Path) -> str:
     """Registers a copy of the model as its next version, as another job of the same would be."""
-    made = helpers.find_model(session, "takings").artifact_uri.removesuffix("model/")
+    made = helpers.find_model(session, "town").artifact_uri.removesuffix("model/")
     helpers.storage.download_folder(session, made, folder / "copy")
     uri = helpers.storage.upload_folder(session, folder / "copy", "gs://local-bucket/jobs/again")
-    return helpers.register(session, f"{uri}model", name="takings").version
+    return helpers.register(session, f"{uri}model", name="town").version
 
 
 @pytest.mark.soak
@@ -111,18 +116,18 @@ def test_classes(used_cloud, tmp_path):
     assert "The endpoint answers as the trained model did." in said
 
 
-@pytest.mark.long
-def test_the_whole_road_in_one_kernel(used_cloud, tmp_path):
-    shops().drop(columns="takings").to_csv(tmp_path / "towns.csv", index=False)
-    own = {"DATA": "towns.csv", "TARGET": "town", "MODEL_NAME": "town", "EPOCHS": 1}
-    said = shown(run("quickstart", tmp_path, OUTPUT_DIR="out", **own))
-    assert "10 rows without town are left out" in said
-    assert "probability_Basel" in said
-    assert "Nothing that bills by the hour is left." in said
-
-
-def test_setup_has_nothing_to_do_on_the_local_cloud(used_cloud, tmp_path):
-    assert "nothing to do" in shown(run("00_setup", tmp_path))
+@pytest.mark.soak
+def test_a_number_of_ones_own(used_cloud, tmp_path):
+    """02 on another machine, 03 for a model that is alone, 04 with new rows."""
+    shops().to_csv(tmp_path / "shops.csv", index=False)
+    own = {"MODEL_NAME": "takings"}
+    trained = shown(run("02_train", tmp_path, DATA="shops.csv", EPOCHS=2, SEED=1, **own))
+    assert "takings version 1: default, candidate, v1" in trained
+    deployed = shown(run("03_deploy", tmp_path, VERSION="candidate", **own))
+    assert "Version 1 is alone: it has all the traffic." in deployed
+    shops().drop(columns="takings").to_csv(tmp_path / "new.csv", index=False)
+    assert "takings: $" in shown(run("04_predict", tmp_path, ROWS="new.csv", **own))
+    assert pd.read_csv(tmp_path / "new-predictions.csv")["takings"].notna().all()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 import helpers
+from tests.colab import alarming, raw, undrawable
 from tests.test_road import shown
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +81,14 @@ def test_make_run_says_what_came_of_it(driven):
     assert_told(driven)
     assert "last run" not in driven.page
     assert driven.built
+    left = {path.stem: nbformat.read(path, 4) for path in driven.project.glob("outputs/*.ipynb")}
+    assert len(left) == 6
+    for notebook in left.values():
+        assert undrawable(notebook) + alarming(notebook) + raw(notebook) == []
+    assert "nothing to do" in shown(left["00_setup"])
+    assert "earnings_prediction version 1: default, candidate, v1" in shown(left["02_train"])
+    assert "Address: http://127.0.0.1:" in shown(left["03_deploy"])
+    assert "total_earnings: $" in shown(left["04_predict"])
     command = [sys.executable, driven.project / ".ci" / "road.py", "EPOCH=1"]
     wrong = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert wrong.returncode == 2
