@@ -2,6 +2,7 @@
 
 import sys
 import types
+import uuid
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,8 @@ import pytest
 import helpers
 from helpers.errors import NotFoundError
 from tests.colab import alarming, raw
+from tests.rooms import rooms
+from tests.test_train import notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -128,6 +131,24 @@ def test_what_is_not_there_is_made_in_the_same_tab(empty_cloud):
         with pytest.raises(NotFoundError) as missing:
             find()
         assert f"helpers.make_missing(session, {names}" in str(missing.value)
+
+
+def test_what_is_missing_is_made_and_served(session, artifact, tmp_path, monkeypatch, capsys):
+    """The job runs the prototype of this folder: here one that takes a model of before."""
+    before = artifact().removeprefix("gs://")
+    code = f"import shutil\nshutil.copytree('/gcs/{before}', OUTPUT_DIR + '/model')"
+    notebook(tmp_path, "01_prototype.ipynb", code)
+    monkeypatch.chdir(tmp_path)
+    name = f"missing-{uuid.uuid4().hex[:8]}"
+    helpers.make_missing(session, model=name, endpoint=name, job=True)
+    said = capsys.readouterr().out
+    assert f'No model "{name}" yet: training one for 5 epochs' in said
+    rows = rooms()[["size", "kind"]][80:]
+    answers = helpers.predict(helpers.find_endpoint(session, name), rows)
+    assert len(answers) == len(rows)
+    helpers.make_missing(session, model=name, endpoint=name, job=True)
+    assert capsys.readouterr().out == "Everything this notebook needs is there.\n"
+    helpers.cleanup(session, name=name)
 
 
 def test_a_session_and_an_empty_bill_are_sentences(empty_cloud):

@@ -33,17 +33,17 @@ def source(tmp_path) -> Path:
     return tmp_path / "customers.csv"
 
 
-def make(folder: Path, target: str, *more: str) -> str:
+def make(folder: Path, target: str, *more: str, **variables: str) -> str:
     """What `make …` prints in the project, in this environment; it must succeed."""
     command = ["make", "-C", str(folder), target, f"VENV={sys.prefix}", *more]
     environment = {key: value for key, value in os.environ.items() if key != "LOCAL_CLOUD_DIR"}
+    environment |= variables
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.long
-def test_a_new_project_passes_its_test_at_once(source, tmp_path, capsys):
+def test_a_new_project_is_filled_in(source, tmp_path, capsys):
     folder = new.new("churn", str(source), "churned", folder=tmp_path / "made")
     said = capsys.readouterr().out
     assert "churned: binary from 5 columns" in said
@@ -63,11 +63,6 @@ def test_a_new_project_passes_its_test_at_once(source, tmp_path, capsys):
     assert "@v0.1.0" in files["requirements.txt"]
     assert "`churned` (binary) from `data/customers.csv`" in files["README.md"]
     assert not [name for name, text in files.items() if "<name>" in text or "<TASK>" in text]
-    said = make(folder, "test")
-    assert "04_predict" in said
-    assert 'tests="4" failures="0"' in (folder / "outputs" / "test" / "junit.xml").read_text()
-    assert (folder / "outputs" / "test" / "index.html").is_file()
-    assert not (folder / ".local-cloud").exists()
 
 
 @pytest.mark.soak
@@ -94,17 +89,15 @@ def test_every_task_runs_and_serves(source, tmp_path, target):
         ("good", "churned", b"", "is empty"),
     ],
 )
-def test_bad_input_is_refused_and_leaves_nothing(source, tmp_path, name, target, content, said):
+def test_bad_input_is_refused_and_leaves_nothing(
+    source, tmp_path, capsys, name, target, content, said
+):
     (tmp_path / "taken").mkdir()
     if content is not None:
         source.write_bytes(content)
     before = sorted(tmp_path.rglob("*"))
-    arguments = [name, "--data", str(source), "--target", target, "--folder", str(tmp_path)]
-    command = [sys.executable, "-m", "helpers.new", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main([name, "--data", str(source), "--target", target, "--folder", str(tmp_path)]) == 2
+    assert said in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_new import customers, make
+
 ROOT = Path(__file__).parents[1]
 RUN = """
 import sys, helpers
 print(helpers.__file__)
+assert helpers.read_parameters("01_prototype.ipynb")["EPOCHS"] > 1
 helpers.run_notebook(sys.argv[1], "done.ipynb", {"EPOCHS": 1} if len(sys.argv) > 2 else None)
 """
 
@@ -49,20 +52,16 @@ def test_the_wheel_holds_helpers_and_templates_and_no_more(installed):
     assert not [name for name in names if name.endswith((".pyc", ".json", ".pem"))]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("notebook", "epochs"),
     [
         ("00_setup.ipynb", []),
-        pytest.param("04_predict.ipynb", [], marks=pytest.mark.long),
-        *(
-            pytest.param(f"{name}.ipynb", epochs, marks=pytest.mark.soak)
-            for name, epochs in [
-                ("01_prototype", ["1"]),
-                ("02_train", ["1"]),
-                ("03_deploy", []),
-                ("quickstart", ["1"]),
-            ]
-        ),
+        ("01_prototype.ipynb", ["1"]),
+        ("02_train.ipynb", ["1"]),
+        ("03_deploy.ipynb", []),
+        ("04_predict.ipynb", []),
+        ("quickstart.ipynb", ["1"]),
     ],
 )
 def test_each_notebook_runs_in_an_empty_folder(installed, tmp_path, notebook, epochs):
@@ -96,6 +95,8 @@ def test_in_colab_the_local_cloud_outlives_the_kernel(installed, tmp_path):
         run = [sys.executable, "-c", RUN, "00_setup.ipynb"]
         done = subprocess.run(run, timeout=120, check=False, **about)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == str(installed / "helpers" / "__init__.py")
+        assert (content / "done.html").is_file()
         assert len(list(vm.glob("*.python"))) > 1  # the runner's, the kernel's
         assert "nothing to do" in (content / "done.ipynb").read_text()
         status = subprocess.run([*cloud, "status", "--state", state], timeout=60, **about)
@@ -123,16 +124,29 @@ def test_the_lock_names_no_host_and_no_path():
     assert "--index" not in text
 
 
-def test_a_new_project_is_made_without_a_checkout(installed, tmp_path):
-    rows = "".join(f"{size % 9},{3 * size + 1}\n" for size in range(40))
-    (tmp_path / "rooms.csv").write_text("size,price\n" + rows)
-    command = [sys.executable, "-m", "helpers.new", "rooms", "--data", "rooms.csv"]
-    environment = os.environ | {"PYTHONPATH": str(installed)}
+@pytest.mark.long
+def test_a_new_project_is_made_and_passes_its_test_without_a_checkout(installed, tmp_path):
+    customers().to_csv(tmp_path / "customers.csv", index=False)
+    command = [sys.executable, "-m", "helpers.new", "churn", "--data", "customers.csv"]
+    path = {"PYTHONPATH": str(installed)}
     done = subprocess.run(
-        [*command, "--target", "price"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+        [*command, "--target", "churned"],
+        cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    made = {path.name for path in (tmp_path / "rooms").rglob("*") if path.is_file()}
-    assert {"Makefile", "run.py", "notebooks.yml", "rooms.csv", "04_predict.ipynb"} <= made
-    assert "git+https://" in (tmp_path / "rooms" / "requirements.txt").read_text()
+    folder = tmp_path / "churn"
+    made = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"Makefile", "run.py", "notebooks.yml", "customers.csv", "04_predict.ipynb"} <= made
+    assert "git+https://" in (folder / "requirements.txt").read_text()
+    assert "04_predict" in make(folder, "test", **path)
+    left = folder / "outputs" / "test"
+    assert 'tests="4" failures="0"' in (left / "junit.xml").read_text()
+    assert (left / "index.html").is_file()
+    assert not (folder / ".local-cloud").exists()
+    again = subprocess.run(
+        [*command, "--target", "churned"],
+        cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert again.returncode == 2
+    assert "exists, and nothing is overwritten" in again.stderr
+    assert "Traceback" not in again.stderr
