@@ -1,7 +1,10 @@
 """Run the cells of a notebook in a kernel of this interpreter, strictly."""
 
+import contextlib
 import os
+import queue
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -104,12 +107,22 @@ def _kernel(notebook: Path, *, rehearse: bool) -> type:
     Args:
         rehearse: prepare the page as soon as the kernel's process runs.
     """
+    from jupyter_client.asynchronous import AsyncKernelClient
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
+
+    class Client(AsyncKernelClient):
+        def __init__(self, **arguments):
+            super().__init__(**arguments)
+            self.context.reconnect_ivl = 10  # ms from try to try, of its sockets
+
+        async def wait_for_ready(self, timeout=None):
+            await _ready(self, timeout or float("inf"))
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **arguments):
             super().__init__(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), **arguments)
+            self.client_factory = Client
 
         def format_kernel_cmd(self, extra_arguments=None):
             words = super().format_kernel_cmd(extra_arguments)
@@ -127,4 +140,25 @@ def _kernel(notebook: Path, *, rehearse: bool) -> type:
             if rehearse:
                 prepare()
 
+        async def _async_finish_shutdown(self, waittime=None, pollinterval=0.01, restart=False):
+            await super()._async_finish_shutdown(waittime, pollinterval, restart)  # else 0.1 s
+
     return Kernel
+
+
+async def _ready(client, timeout_s: float) -> None:
+    """Wait until a kernel answers on both channels.
+
+    jupyter_client's own way then waits for 0.2 s of silence on the channel of outputs. What is left
+    there belongs to no cell, so nbclient passes it over.
+    """
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            await client.shell_channel.get_msg(timeout=1)
+            await client.iopub_channel.get_msg(timeout=0.05)  # not connected yet: ask again
+            return
+        if not await client.is_alive():
+            raise RuntimeError("Kernel died before replying to kernel_info")
+    raise RuntimeError(f"Kernel didn't respond in {timeout_s:g} seconds")
