@@ -56,10 +56,13 @@ def removals(
 def _billed(session: Session) -> Iterator[tuple]:
     """(what, name, machine, since, Parts) of everything that bills."""
     for endpoint in ours(session, "endpoints"):
-        for deployed in endpoint.get("deployedModels", []):
+        several = endpoint.get("deployedModels", [])
+        for deployed in several:
             pool = deployed.get("dedicatedResources", {})
             count = pool.get("minReplicaCount", 0)
             shown = _machines(pool, count or 1) + ("" if count else ", none when idle")
+            version = deployed.get("modelVersionId", "")
+            shown += f", version {version}" if version and len(several) > 1 else ""
             parts = prices.machine(PREDICTION, pool, count or 1)
             yield "endpoint", endpoint["displayName"], shown, deployed["createTime"], parts
     yield from _jobs(session, "customJobs", "training job", "jobSpec")

@@ -142,6 +142,19 @@ def test_it_ends_with_its_cloud(tmp_path, monkeypatch):
     until(lambda: gone(console_pid_of(tmp_path)))
 
 
+def test_one_console_stays_where_the_cloud_is_stopped_and_started_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_CLOUD_DIR", str(tmp_path / "state"))
+    command = [sys.executable, "-m", "helpers.emulator", "stop", "--state", str(tmp_path / "state")]
+    begun = set()
+    for _ in range(3):
+        session = helpers.connect("local")
+        visitor = Visitor(session).enter()
+        assert visitor.get("")[0] == 200
+        begun.add(console_pid())
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+    until(lambda: all(map(gone, begun)))
+
+
 def test_a_signal_to_end_is_not_forgotten(tmp_path, monkeypatch):
     """It may come while the console looks whether its cloud is there."""
     (tmp_path / "emulator.json").write_text(json.dumps({"pid": os.getpid()}))
