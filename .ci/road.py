@@ -22,7 +22,6 @@ from helpers.notebooks import check_parameters  # noqa: E402
 
 NOTEBOOKS, OUTPUTS = ROOT / "notebooks", ROOT / "outputs"
 ENDPOINT = "earnings_prediction"
-BESIDE = 10  # priority: 0 is the usual one, 19 the least
 
 
 def read_arguments(arguments: list[str]) -> dict:
@@ -43,28 +42,21 @@ def run(name: str, parameters: dict) -> float:
     return time.perf_counter() - start
 
 
-def run_beside(name: str, parameters: dict) -> float:
-    """The same, of what nobody waits for yet: it takes what the others leave of the processor."""
-    if sys.platform == "linux":  # elsewhere a priority is the whole process's
-        os.setpriority(os.PRIO_PROCESS, 0, max(BESIDE, os.nice(0)))  # this thread's
-    return run(name, parameters)
-
-
 def drive(epochs: dict) -> None:
-    """Every stage; 00 only looks and 01 needs no cloud, so they run beside the others."""
+    """Every stage, in order; 00 only looks and 01 needs no cloud, so they run beside 02's job."""
     local = {"CLOUD": "local"}
 
     def said(name: str, seconds: float) -> None:
         print(f"{name:14} {seconds:5.1f} s", flush=True)
 
-    helpers.connect("local")  # starts it, before two notebooks ask for it at once
-    with ThreadPoolExecutor(2) as pool:
-        setup = pool.submit(run_beside, "00_setup", local)
-        prototype = pool.submit(run_beside, "01_prototype", epochs)
-        trained = run("02_train", local | epochs)
+    with ThreadPoolExecutor(3) as pool:
+        prototype = pool.submit(run, "01_prototype", epochs)
+        helpers.connect("local")  # starts it, before two notebooks ask for it at once
+        train = pool.submit(run, "02_train", local | epochs)
+        setup = pool.submit(run, "00_setup", local)
         said("00_setup", setup.result())
         said("01_prototype", prototype.result())
-        said("02_train", trained)
+        said("02_train", train.result())
     said("03_deploy", run("03_deploy", local))
     said("04_predict", run("04_predict", local | {"CLEAN_UP": False}))
 

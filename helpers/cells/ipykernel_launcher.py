@@ -30,19 +30,10 @@ def leave() -> None:
     gc.freeze()
 
 
-def keep_priority() -> None:
-    """Stay low where the runner is: Linux weighs sessions first, and a kernel's is its own."""
-    priority, group = os.nice(0), "/proc/self/autogroup"
-    if priority > 0 and os.path.exists(group):
-        with contextlib.suppress(OSError), open(group, "w") as file:  # read-only in a container
-            file.write(str(priority))
-
-
 if __name__ == "__main__":
     gc.set_threshold(*RARELY)
     here = os.path.dirname(os.path.realpath(__file__))  # Python resolves links in its path's head
     sys.path[:] = [place for place in sys.path if os.path.realpath(place) != here]
-    keep_priority()
     sys.modules["debugpy"] = None  # as if it were not installed
     from ipykernel.kernelapp import IPKernelApp
 
