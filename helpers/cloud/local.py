@@ -15,8 +15,6 @@ from helpers.cloud.client import LOST, NOBODY, RETRIED, Session
 from helpers.cloud.folders import PACKAGE, project_root
 from helpers.errors import LocalCloudError
 
-HELD = 3  # what `serve` ends with where another local cloud holds the folder
-
 
 def open_session(project: str, location: str, bucket: str) -> Session:
     """A session on the local cloud of this project.
@@ -67,17 +65,31 @@ def _running() -> dict:
             f"The local cloud can't write its state folder {folder} ({error.strerror}). "
             "Name another one in the environment variable LOCAL_CLOUD_DIR."
         ) from error
-    begun, ended = time.monotonic(), None
-    while time.monotonic() < begun + (15 if ended == HELD else 60):
-        ended = process.poll()
+    begun, ended = time.monotonic(), False
+    while time.monotonic() < begun + (15 if ended else 60):
+        ended = process.poll() is not None
         running = _answering(folder)
         if running:
             return running
-        if ended not in (None, HELD):  # another notebook's, started at the same moment, comes up
+        if ended and not _held(folder):
             break
         time.sleep(0.02)
     log = (folder / "emulator.log").read_text(errors="replace")[-2000:]
     raise LocalCloudError(f"The local cloud in {folder} did not start. {log.strip() or 'No log.'}")
+
+
+def _held(folder: Path) -> bool:
+    """Whether another local cloud has the folder: a notebook's that started at the same moment."""
+    try:
+        import fcntl
+
+        with open(folder / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # Windows; or nobody came so far
+        return False
 
 
 def _answering(folder: Path) -> dict | None:

@@ -15,10 +15,9 @@ from pathlib import Path
 import psutil
 import uvicorn
 
-from helpers.emulator.state import HeldError, State, StateError
+from helpers.emulator.state import State, StateError
 
 IDLE_CHECK_S = 10
-HELD = 3  # the exit code of one that found another in its folder
 
 
 def main() -> int:
@@ -39,7 +38,7 @@ def main() -> int:
         return stop(folder) if arguments.verb == "stop" else status(folder)
     except StateError as error:
         print(error, file=sys.stderr)
-        return HELD if isinstance(error, HeldError) else 1
+        return 1
 
 
 def serve(folder: Path, port: int) -> int:
@@ -152,7 +151,7 @@ def _alone(folder: Path):
         except ImportError:
             pass  # Windows: no lock to take
         except OSError as error:
-            raise HeldError(
+            raise StateError(
                 f"Another local cloud runs in {folder}. Use it, or stop it with: "
                 f"python -m helpers.emulator stop --state {folder}"
             ) from error

@@ -17,10 +17,6 @@ class StateError(Exception):
     """The state folder can't be used; the message says why and what to do."""
 
 
-class HeldError(StateError):
-    """Another local cloud holds the folder."""
-
-
 class State:
     """Named resources with a kind and a parent. Every method is atomic and safe between threads."""
 
