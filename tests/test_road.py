@@ -106,6 +106,21 @@ def candidate(session, folder: Path) -> str:
     return helpers.register(session, f"{uri}model", name="town").version
 
 
+def test_answers_of_several_versions_are_not_held_against_one(session, artifact, tmp_path):
+    """The version with the most traffic claims another error than the endpoint's answers have."""
+    first = helpers.register(session, artifact("numbers"), name="split")
+    helpers.deploy(session, first)
+    uri = artifact("numbers")
+    metrics = uri.removesuffix("model/").rstrip("/").removesuffix("/model") + "/metrics.json"
+    claimed = json.loads(helpers.storage.read_bytes(session, metrics))
+    claimed["metrics"] = {name: value + 1 for name, value in claimed["metrics"].items()}
+    helpers.storage.write_bytes(session, json.dumps(claimed).encode(), metrics)
+    second = helpers.register(session, uri, name="split")
+    helpers.deploy(session, second, traffic_percent=60)
+    said = shown(run("04_predict", tmp_path, MODEL_NAME="split"))
+    assert "Several versions share the traffic (version 1: 40 %, version 2: 60 %)" in said
+
+
 @pytest.mark.soak
 def test_classes(used_cloud, tmp_path):
     """Many classes through 04, which makes the endpoint that is missing."""
