@@ -15,8 +15,9 @@ NOTE = """Requests a second with 1, 8 and 32 clients on kept connections, one ro
 three rounds, the servers taking turns; the load generator shares the two cores. `no-op` reads the
 request and answers a constant on the same stack (uvicorn, uvloop, httptools). The pipe is the least
 that standing before a server costs: a process that passes on what arrives, unread; the local cloud
-reads who asks, for what, and chooses the version. In-process calls are
-the model's own call in a session, one row a call, without any server."""
+reads who asks, for what, and chooses the version; it makes the same system calls as the pipe, and
+takes some 75 µs of processor time a request with one client (the pipe 47), 30 with 32 (19).
+In-process calls are the model's own call in a session, one row a call, without any server."""
 
 
 def rows() -> list[dict]:

@@ -21,7 +21,8 @@ NOTE = """A plain CSV file of six number columns and three text columns, 39 byte
 the target, and splits the rows; `pandas.read_csv` only reads. Every turn is a process of its own,
 the two interleaved; medians, the ratios taken turn by turn. Processor time stands beside the
 clock's, because other work on the machine hurts the longer one more. Peak memory is the whole
-process's, with what it imports before it reads."""
+process's, with what it imports before it reads. Of 1,000 rows 2 ms are what looking at nine
+columns takes at any size."""
 
 
 def rows() -> list[dict]:
