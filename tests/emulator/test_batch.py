@@ -298,7 +298,12 @@ def test_a_model_server_that_dies_is_started_again(add, slow):
 
 
 @pytest.mark.parametrize(
-    ("how", "when"), [("kill", "pending"), ("kill", "running"), ("stop", "running")]
+    ("how", "when"),
+    [
+        pytest.param("kill", "pending", marks=pytest.mark.soak),
+        ("kill", "running"),
+        ("stop", "running"),
+    ],
 )
 def test_a_job_goes_on_after_the_local_cloud_ended(start_emulator, arrays, how, when):
     first = start_emulator()

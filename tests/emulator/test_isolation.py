@@ -58,7 +58,11 @@ print(json.dumps({name: there(name) for name in names}))
     assert not google["helpers"]
 
 
-@pytest.mark.parametrize("pip", ["pip", "pip3", "python -m pip", "python3 -m pip"])
+@pytest.mark.parametrize(
+    "pip",
+    ["pip", "python3 -m pip"]
+    + [pytest.param(name, marks=pytest.mark.soak) for name in ("pip3", "python -m pip")],
+)
 def test_what_pip_installs_is_found_with_what_it_needs(cloud, pip):  # noqa: F811
     steps = f"! python -c 'import pandas' && {pip} install -q 'pandas>=2' && {pip} show pandas && "
     steps += "python3 -c 'import pandas, numpy, dateutil; print(pandas.__version__)' && "
