@@ -54,7 +54,7 @@ _HOME = {
 _MODULES = {
     "baselines": "learning.baselines",
     "data": "inputs.table",
-    "images": "inputs.images",
+    "images": "inputs.picture_folders",
     "plots": "looks.plots",
     "series": "inputs.series",
     "storage": "cloud.storage",

@@ -15,7 +15,7 @@ from helpers.cloud.jobs import Run, check, create, outcome
 from helpers.cloud.links import console
 from helpers.cloud.names import LABELS, slug
 from helpers.errors import JobError
-from helpers.inputs import numbered_rows, pictures
+from helpers.inputs import numbered_rows, picture_files
 from helpers.registry import Model
 
 
@@ -59,7 +59,7 @@ def batch_predict(
         },
         "manualBatchTuningParameters": {"batchSize": batch_size},
     }  # fmt: skip
-    if (uris := _addresses(source)) and not pictures.are(uris):
+    if (uris := _addresses(source)) and not picture_files.are(uris):
         kind = "csv" if uris[0].endswith(".csv") else "jsonl"  # csv: for models that take arrays
         return _run(session, body | _input(uris, kind), None)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,7 @@ from helpers.cloud.links import console
 from helpers.cloud.names import LABELS
 from helpers.errors import JobError, NotFoundError, near
 from helpers.inputs.metrics import reported
-from helpers.project.trials import measured, values
+from helpers.project.trial_values import measured, values
 
 
 @dataclass(frozen=True)

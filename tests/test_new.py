@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.inputs import images, series, texts
+from helpers.inputs import picture_folders, series, texts
 from helpers.new import project as new
 from helpers.new.__main__ import main
 from helpers.notebooks import read_parameters
@@ -104,7 +104,7 @@ def test_bad_input_is_refused_and_leaves_nothing(
 def prepared(kind: str, folder: Path) -> Path:
     """Data of a kind, small."""
     if kind == "image":
-        for digit in Path(images.write_digits(folder / "all")).iterdir():
+        for digit in Path(picture_folders.write_digits(folder / "all")).iterdir():
             for file in sorted(digit.iterdir())[: 8 if digit.name in "03" else 0]:
                 (folder / "ink" / digit.name).mkdir(parents=True, exist_ok=True)
                 file.rename(folder / "ink" / digit.name / file.name)

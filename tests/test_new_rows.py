@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import new_rows, pictures, values, wire
+from helpers.inputs import new_rows, picture_files, values, wire
 from helpers.inputs.signature import Signature, Tensor
 
 ROOMS = {
@@ -131,7 +131,7 @@ def test_pictures_are_found_in_folders_and_by_patterns(tmp_path):
         (tmp_path / name).write_bytes(name.encode())
     found = new_rows.read(str(tmp_path), {}, TEXT, None)
     assert (found.given["file"].tolist(), found.rows) == (["a.jpg", "b.PNG"], [b"a.jpg", b"b.PNG"])
-    assert pictures.find(str(tmp_path / "*.jpg"), None) == [str(tmp_path / "a.jpg")]
+    assert picture_files.find(str(tmp_path / "*.jpg"), None) == [str(tmp_path / "a.jpg")]
     assert new_rows.write(found.given, str(tmp_path), None) == f"{tmp_path}-predictions.csv"
     with pytest.raises(NotFoundError, match="names no file of rows, and no picture"):
         new_rows.read(str(tmp_path / "*.gif"), {}, TEXT, None)

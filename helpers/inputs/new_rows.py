@@ -12,7 +12,7 @@ import pandas as pd
 
 from helpers.cloud import storage
 from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import csv_file, files, pictures, wire
+from helpers.inputs import csv_file, files, picture_files, wire
 from helpers.inputs.answers import flat_frame
 from helpers.inputs.column_types import typed
 from helpers.inputs.columns import Remarks, from_frame, identifier, written
@@ -43,11 +43,11 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
         SchemaError: a column the model takes is missing.  NotFoundError: there is no such file.
         DataError: the file is not of these kinds.
     """
-    names = pictures.find(source, session)
+    names = picture_files.find(source, session)
     if names:
         above = len(os.path.commonpath([name.rpartition("/")[0] for name in names])) + 1
         given = pd.DataFrame({"file": [name[above:] for name in names]})
-        return NewRows([pictures.read(name, session) for name in names], given)
+        return NewRows([picture_files.read(name, session) for name in names], given)
     if "*" in source or not files.find(source, session):
         raise NotFoundError(f"{source} names no file of rows, and no picture. Correct the path.")
     with files.on_disk(source, session) as path:

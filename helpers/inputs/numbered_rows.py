@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import JobError, NotFoundError, SettingError
-from helpers.inputs import pictures, requests, values
+from helpers.inputs import picture_files, requests, values
 from helpers.inputs.answers import flat_frame
 from helpers.inputs.files import find_files
 from helpers.inputs.signature import DEFAULT
@@ -33,9 +33,9 @@ def write(session, model, source, key: str, file: Path) -> tuple[pd.Index, Calla
         Their index, and what makes a result of the answers in the order of the rows.
     """
     schema = model.instance_schema
-    names = pictures.find(source, session) if isinstance(source, str | Path | list) else []
+    names = picture_files.find(source, session) if isinstance(source, str | Path | list) else []
     if names:
-        source = [pictures.read(name, session) for name in names]
+        source = [picture_files.read(name, session) for name in names]
     elif requests.is_table(schema) and isinstance(source, str | Path | pd.DataFrame):
         index = _write_frames(model, _frames(source, schema), key, file)
         return index, lambda found: requests.table_of_rows(model.prediction_schema, found, index)

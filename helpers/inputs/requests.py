@@ -141,7 +141,7 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
         part = {name: values[start:stop] for name, values in columns.items()}
         if not packed:
             return wire.json_body(part)
-        numbers, words = _coded(part)
+        numbers, words = wire.coded(part)
         block = np.empty((stop - start, len(numbers)), "<f4")
         for place, values in enumerate(numbers):
             block[:, place] = values
@@ -161,18 +161,6 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
         return table_of_rows(answer, predictions, frame.index)
 
     return Request(len(frame), columns, body, read, pd.concat, gather)
-
-
-def _coded(columns: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
-    """Columns of texts as places in the list of all texts, and that list: each travels once."""
-    places, coded = {}, []
-    for values in columns.values():
-        if values.dtype == object:  # not by pandas, for which a text ends at its first NUL
-            for text in dict.fromkeys(values):
-                places.setdefault(text, len(places))
-            values = np.fromiter(map(places.__getitem__, values), "int64", len(values))
-        coded.append(values)
-    return coded, [*places] or None
 
 
 def table_of_rows(schema: dict, predictions: list, index: pd.Index) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 too much, and a value of it that identifies nobody."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -102,10 +103,10 @@ def _repeats(column: Column, target: Column) -> bool:
         few = np.count_nonzero(counted(column)) <= most
         return few and _left(column.places, len(column.levels), target) < 1e-3
     if isinstance(target, np.ndarray):
-        return _correlation(column, target) > 0.999
+        return _correlation(column, [target]) > 0.999
     if count_levels(column, int(most)) > most:
-        classes = range(len(target.levels))
-        return max(_correlation(column, target.places == at) for at in classes) > 0.999
+        classes = (target.places == at for at in range(len(target.levels)))
+        return _correlation(column, classes) > 0.999
     places, levels = pd.factorize(column)
     return _left(places, len(levels), target) < 1e-3
 
@@ -132,19 +133,24 @@ def _left(places: np.ndarray, levels: int, target: Column) -> float:
     return 1 - known / total if total else 1.0
 
 
-def _correlation(column: np.ndarray, target: np.ndarray) -> float:
-    """Of rows where the column is known; 0 if either is the same there."""
+def _correlation(column: np.ndarray, targets: Iterable[np.ndarray]) -> float:
+    """The largest with any of the targets, over the rows where the column is known; 0 where either
+    is the same in all of them."""
     known = ~np.isnan(column)
     if not known.all():
-        column, target = column[known], target[known]
+        column, targets = column[known], (target[known] for target in targets)
+    most = 0.0
     if len(column) < 2:
-        return 0.0
-    x, y, sums = column.mean(), target.mean(), np.zeros(3)
-    for start in range(0, len(column), BLOCK):  # what fits into the processor's cache
-        a, b = column[start : start + BLOCK] - x, target[start : start + BLOCK] - y
-        sums += a @ b, a @ a, b @ b
-    both, spread = float(sums[0]), float(sums[1]) * float(sums[2])
-    return abs(both) / spread**0.5 if spread > 0 else 0.0
+        return most
+    x = column.mean()
+    for target in targets:
+        y, sums = target.mean(), np.zeros(3)
+        for start in range(0, len(column), BLOCK):  # what fits into the processor's cache
+            a, b = column[start : start + BLOCK] - x, target[start : start + BLOCK] - y
+            sums += a @ b, a @ a, b @ b
+        both, spread = float(sums[0]), float(sums[1]) * float(sums[2])
+        most = max(most, abs(both) / spread**0.5 if spread > 0 else 0.0)
+    return most
 
 
 def typical(column: Column):

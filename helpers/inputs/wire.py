@@ -83,6 +83,18 @@ def pack(arrays: Iterable[np.ndarray]) -> bytes:
     return np.column_stack([array.reshape(len(array), -1) for array in arrays]).tobytes()
 
 
+def coded(columns: dict[str, np.ndarray]) -> tuple[list[np.ndarray], list[str] | None]:
+    """Columns of texts as places in the list of all texts, and that list: each travels once."""
+    places, coded = {}, []
+    for values in columns.values():
+        if values.dtype == object:  # not by pandas, for which a text ends at its first NUL
+            for text in dict.fromkeys(values):
+                places.setdefault(text, len(places))
+            values = np.fromiter(map(places.__getitem__, values), "int64", len(values))
+        coded.append(values)
+    return coded, [*places] or None
+
+
 def packed_body(name: str, block: bytes, words: list[str] | None = None) -> bytes:
     """A request to the signature `name`; `words` if it takes them."""
     head = json.dumps({"signature_name": name})[:-1].encode()

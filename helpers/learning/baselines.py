@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers.inputs import table as data
 from helpers.inputs.answers import answer_frame
-from helpers.inputs.images import Images
+from helpers.inputs.picture_folders import Images
 from helpers.inputs.series import Series
 from helpers.inputs.texts import Texts
 from helpers.learning.rivals import of_images, of_series, of_texts

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from helpers.errors import CloudError
 from helpers.inputs.answers import answer_frame
-from helpers.inputs.images import Images
+from helpers.inputs.picture_folders import Images
 from helpers.learning.batches import of_arrays
 
 MEMORY_BYTES = 2 * 2**30  # decoded pictures up to this are kept, more are decoded every epoch

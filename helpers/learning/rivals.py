@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.inputs.answers import answer_frame
-from helpers.inputs.images import Images
 from helpers.inputs.metrics import score
+from helpers.inputs.picture_folders import Images
 from helpers.inputs.series import Series, naive
 from helpers.inputs.texts import Texts
 

@@ -15,7 +15,7 @@ import nbformat
 
 from helpers.cloud.folders import templates
 from helpers.errors import NotFoundError, SettingError, near
-from helpers.inputs import images, series, texts
+from helpers.inputs import picture_folders, series, texts
 from helpers.inputs import table as data
 
 HERE = Path(__file__).parent
@@ -78,8 +78,8 @@ def _table(path: Path, target: str) -> tuple[dict[str, str], str]:
 
 
 def _image(path: Path, target: str) -> tuple[dict[str, str], str]:
-    found = images.load(str(path))
-    print(images.describe(found))
+    found = picture_folders.load(str(path))
+    print(picture_folders.describe(found))
     return {"TARGET": ""}, "a class of pictures"
 
 

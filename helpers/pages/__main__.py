@@ -7,7 +7,7 @@ from pathlib import Path
 from google.oauth2.credentials import Credentials
 
 from helpers.pages.process import serve
-from helpers.pages.visits import Session
+from helpers.pages.views import Session
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from helpers.cloud import storage
 from helpers.cloud.folders import PACKAGE
 from helpers.errors import CloudError, NotFoundError, SettingError
-from helpers.pages.visits import Page, Session, Visit
+from helpers.pages.views import Page, Session, Visit
 
 PREVIEW_BYTES = 200_000
 LIMITS = {"image": 10_000_000, "notebook": 30_000_000, "page": 30_000_000}  # bytes shown in a frame

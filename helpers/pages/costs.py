@@ -1,6 +1,6 @@
 """What exists that bills, and its removal."""
 
-from helpers.pages.visits import Confirm, Done, Page, Visit, confirmed
+from helpers.pages.views import Confirm, Done, Page, Visit, confirmed
 from helpers.project import bills
 
 

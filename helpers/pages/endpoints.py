@@ -4,7 +4,7 @@ from helpers.cloud import resources
 from helpers.cloud.names import number
 from helpers.errors import NotDeployedError
 from helpers.pages import drawings, traffic
-from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
+from helpers.pages.views import Confirm, Done, Page, Session, Visit, confirmed, seconds
 from helpers.project import deployments
 
 BUTTONS = {"promote": "Promote", "roll-back": "Roll back", "undeploy": "Undeploy"}

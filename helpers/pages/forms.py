@@ -5,7 +5,7 @@ import json
 from helpers.cloud import storage
 from helpers.errors import CloudError, DataError, SchemaError
 from helpers.pages import models
-from helpers.pages.visits import Session
+from helpers.pages.views import Session
 
 LEVELS = 200  # a longer list of levels is a text to type
 GRAPH_BYTES = 64_000_000  # of a saved_model.pb that is read for its signature

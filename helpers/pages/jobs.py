@@ -8,8 +8,8 @@ from helpers.cloud.jobs import ENDED
 from helpers.cloud.names import number
 from helpers.errors import CloudError, HelpersError
 from helpers.pages import drawings, logs
-from helpers.pages.visits import Confirm, Done, Page, Session, Visit, confirmed, seconds
-from helpers.project import trials
+from helpers.pages.views import Confirm, Done, Page, Session, Visit, confirmed, seconds
+from helpers.project import trial_values
 
 KINDS = {
     "training": "customJobs", "tuning": "hyperparameterTuningJobs",
@@ -197,8 +197,8 @@ def _trials(session: Session, item: dict) -> dict:
     jobs = {base_uri(job["jobSpec"]): number(job["name"]) for job in every_job}
     rows = [
         {
-            "id": trial["id"], "state": trial["state"], "values": trials.values(trial),
-            "metric": trials.measured(trial), "reason": trial.get("infeasibleReason", ""),
+            "id": trial["id"], "state": trial["state"], "values": trial_values.values(trial),
+            "metric": trial_values.measured(trial), "reason": trial.get("infeasibleReason", ""),
             "job": jobs.get(f"{base}/{trial['id']}", ""),
         }
         for trial in item.get("trials", [])

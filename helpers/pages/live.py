@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from helpers.errors import HelpersError
 from helpers.pages import jobs, logs
-from helpers.pages.visits import Visit
+from helpers.pages.views import Visit
 
 PAUSE_S = 1.0
 ENDED_TURNS = 2  # reads after a job's end: its last lines may come after its state

@@ -9,7 +9,7 @@ import threading
 import time
 
 from helpers.looks.amounts import read_money
-from helpers.pages.visits import Session, Visit, parse
+from helpers.pages.views import Session, Visit, parse
 
 KEPT = 5000  # lines a page keeps
 REMEMBERED = 20_000  # lines that are known when they come again

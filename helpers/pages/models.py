@@ -5,7 +5,7 @@ from helpers.cloud.names import beside, number
 from helpers.errors import CloudError, NotFoundError
 from helpers.looks.amounts import IN_UNIT, verdict
 from helpers.pages.jobs import base_uri, read_json
-from helpers.pages.visits import Page, Session, Visit
+from helpers.pages.views import Page, Session, Visit
 from helpers.project.versions import versions
 
 CARD_BYTES = 200_000

@@ -1,7 +1,7 @@
 """The first page: the road with what is on it, what runs, what bills, what failed."""
 
 from helpers.pages import endpoints, jobs, models
-from helpers.pages.visits import Page, Visit
+from helpers.pages.views import Page, Visit
 from helpers.project import bills
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import uvicorn
 
 from helpers.cloud.console import FILE, LOCK
-from helpers.pages.server import App
-from helpers.pages.visits import Session
+from helpers.pages.entrance import App
+from helpers.pages.views import Session
 
 GONE_S = {"stopped": 2, "killed": 60}  # how long the local cloud may be away
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from helpers.pages import buckets, costs, endpoints, jobs, live, models, overview, trial
+from helpers.pages import buckets, costs, endpoints, jobs, live, models, overview, try_out
 
 PLACE = r"/p/(?P<project>[a-z0-9.:-]+)/(?P<location>[a-z0-9-]+)/"
 JOB = "jobs/(?P<kind>training|tuning|batch|build)/(?P<id>[^/]+)"
@@ -20,7 +20,7 @@ VIEWS: dict[re.Pattern, Callable] = {
         "models/(?P<id>[^/]+)": models.show,
         "endpoints": endpoints.listed,
         ENDPOINT: endpoints.show,
-        f"{ENDPOINT}/test": trial.show,
+        f"{ENDPOINT}/test": try_out.show,
         f"{ENDPOINT}/(?P<change>promote|roll-back|undeploy)": endpoints.change,
         "buckets": buckets.listed,
         BUCKET: buckets.folder,

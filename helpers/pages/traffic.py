@@ -4,7 +4,7 @@ import datetime
 
 from helpers.errors import CloudError
 from helpers.pages import drawings
-from helpers.pages.visits import Session
+from helpers.pages.views import Session
 
 MINUTES = 15
 COUNT = "aiplatform.googleapis.com/prediction/online/response_count"

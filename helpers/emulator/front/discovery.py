@@ -13,8 +13,8 @@ import googleapiclient
 import orjson
 
 from helpers.emulator.front.calls import HANDLERS, ApiError, camel
-from helpers.emulator.front.fields import ASSIGNED, is_output, short
 from helpers.emulator.front.filters import filter_fields, order_fields
+from helpers.emulator.front.honoured_fields import ASSIGNED, is_output, short
 from helpers.emulator.front.rules import ENUM_NUMBERS
 
 DOCUMENTS = {

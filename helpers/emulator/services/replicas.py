@@ -1,4 +1,4 @@
-"""One process of a training job, and its tries.
+"""One process of a training job, and its tries; when it is started again jobs.py decides.
 
 A small supervisor (servers/replica.py) runs each one in its own session, so that a killed local
 cloud finds its jobs again: DIR/jobs/JOB/TASK/ATTEMPT-RESTART-PREEMPTION/ holds spec.json, pid

@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from helpers.cloud.console import VALID_S, sign
 from helpers.errors import CloudError, HelpersError, NotFoundError
 from helpers.pages import routes
-from helpers.pages.visits import Confirm, Done, MismatchError, Page, Session, Visit, environment
+from helpers.pages.views import Confirm, Done, MismatchError, Page, Session, Visit, environment
 
 log = logging.getLogger("helpers.console")
 HOSTS = {"127.0.0.1", "localhost", "[::1]"}

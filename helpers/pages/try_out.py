@@ -9,7 +9,7 @@ from helpers.cloud.names import beside
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
 from helpers.pages import endpoints, forms, models
-from helpers.pages.visits import Page, Session, Visit
+from helpers.pages.views import Page, Session, Visit
 from helpers.project import online
 
 EXAMPLES_BYTES = 2_000_000
@@ -53,7 +53,7 @@ def show(visit: Visit) -> Page:
         except (SchemaError, CloudError) as error:
             values["problem"] = str(error)
     row = forms.row(inputs, values["instance"]) if models.properties(schema) else None
-    return Page("trial.html", values | {"row": row})
+    return Page("try_out.html", values | {"row": row})
 
 
 def _examples(session: Session, artifact: str) -> list[dict]:

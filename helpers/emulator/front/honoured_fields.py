@@ -1,6 +1,8 @@
-"""What becomes of the fields of requests: each one that a discovery document knows is honoured, or
-kept without effect, or set by the service alone; what is in none of the tables is refused with 501,
-also what a newer document brings. Cloud Storage has tables of its own (services/storage_fields.py).
+"""What becomes of the fields that Google knows; discovery.py refuses those it does not know.
+
+Each is honoured, or kept without effect, or set by the service alone; what is in none of the tables
+is refused with 501, also what a newer document brings. Cloud Storage has tables of its own
+(services/storage_fields.py).
 
 Messages go by their names in the documents, without the prefix of service and version.
 tests/emulator/test_fields.py sends every field of them and names the tests of those honoured.
