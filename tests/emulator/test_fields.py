@@ -15,7 +15,7 @@ import joblib
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from helpers.emulator.front import app, calls, discovery, fields
+from helpers.emulator.front import app, calls, discovery, honoured_fields
 from helpers.emulator.services import batch_rows
 from helpers.emulator.services.endpoints import COUNTS
 from helpers.emulator.services.serving import Answer
@@ -151,7 +151,7 @@ BY = {name: test for test, names in HONOURED.items() for name in names.split()}
 def message(schema: dict, schemas: dict) -> tuple[str, dict]:
     """The name of a message, and its schema; "" for what has none."""
     reference = schema.get("$ref", "")
-    return fields.short(reference), schemas[reference] if reference else schema
+    return honoured_fields.short(reference), schemas[reference] if reference else schema
 
 
 def below(about: dict) -> tuple[tuple[str, ...], dict]:
@@ -181,10 +181,10 @@ def places(method: discovery.Method) -> Iterator[Place]:
     def walk(schema: dict, way: tuple, seen: tuple, above: str) -> Iterator[Place]:
         name, schema = message(schema, schemas)
         for key, about in schema.get("properties", {}).items():
-            if fields.is_output(about):
+            if honoured_fields.is_output(about):
                 continue
             steps, inner = below(about)
-            where, kind = (*way, key, *steps), above or fields.kind(name, key)
+            where, kind = (*way, key, *steps), above or honoured_fields.kind(name, key)
             within, properties = message(inner, schemas)
             leaf = not properties.get("properties") or within in seen
             yield Place(where, f"{name}.{key}", kind, leaf or kind in ("", "assigned"))
@@ -200,7 +200,7 @@ EVERY = {name: list(places(METHODS[name])) for name in WITH_BODY}
 def test_each_field_that_is_honoured_has_a_test_and_no_row_is_of_a_field_that_is_not_there():
     found = [place for name in WITH_BODY for place in EVERY[name]]
     assert {p.field for p in found if p.last and p.kind == "honoured"} == set(BY)
-    tables = (fields.HONOURED, fields.WITHOUT_EFFECT, fields.ASSIGNED)
+    tables = (honoured_fields.HONOURED, honoured_fields.WITHOUT_EFFECT, honoured_fields.ASSIGNED)
     rows = [f"{m}.{f}" for table in tables for m, line in table.items() for f in line.split()]
     assert set(rows) - {place.field for place in found} == set()
     assert len(rows) == len(set(rows))
@@ -334,7 +334,7 @@ def with_field(schema: dict, way: tuple, schemas: dict, name: str, body: Any = N
         required = about.get("description", "").startswith("Required.") and key not in made
         if way[:1] == (key,):
             made[key] = with_field(about, way[1:], schemas, f"{within}.{key}", made.get(key))
-        elif required and not fields.is_output(about):
+        elif required and not honoured_fields.is_output(about):
             made[key] = with_field(about, below(about)[0], schemas, f"{within}.{key}")
     return made
 
@@ -491,7 +491,7 @@ def test_what_is_sent_is_kept(send, name):
         body = with_field(request, way, schemas, "", sound(method))
         query = f"updateMask={way[0]}" if name.endswith("patch") else ""
         status, resource = send.shown(method, body, query)
-        inner = way[1:] if fields.short(request["$ref"]).endswith("Request") else way
+        inner = way[1:] if honoured_fields.short(request["$ref"]).endswith("Request") else way
         short = next((v for k, v in UNSHOWN.items()
                       if field == k.split()[1] and name.endswith(k.split()[0])), None)  # fmt: skip
         if name.endswith("patch") and status in (400, 501):
@@ -579,11 +579,11 @@ def queried(method: discovery.Method) -> dict[str, dict]:
 
 def test_each_parameter_that_is_honoured_has_a_test():
     found = {
-        (key, fields.query_kind(method.id, key))
+        (key, honoured_fields.query_kind(method.id, key))
         for method in METHODS.values() for key in queried(method)
     }  # fmt: skip
     assert {key for key, kind in found if kind == "honoured"} == set(BY_QUERY)
-    tables = (fields.QUERY_HONOURED, fields.QUERY_WITHOUT_EFFECT)
+    tables = (honoured_fields.QUERY_HONOURED, honoured_fields.QUERY_WITHOUT_EFFECT)
     rows = {name for table in tables for line in table.values() for name in line.split()}
     assert rows - {key for key, _ in found} == set()
 
@@ -595,7 +595,7 @@ def test_parameters_of_queries_are_refused_or_have_no_effect(send, name):
     for key, about in queried(method).items():
         value = value_of({k: v for k, v in about.items() if k != "repeated"}, f".{key}")
         query = f"{key}={str(value).lower() if value is True else value}"
-        kind = fields.query_kind(method.id, key)
+        kind = honoured_fields.query_kind(method.id, key)
         if not kind:
             status, answer = send(method, body, query)
             assert (status, key in answer["error"]["message"]) == (501, True), answer
@@ -615,16 +615,21 @@ def test_docs_fidelity_shows_the_tables():
     queries = {
         ("*" if key in method.document["parameters"] else method.id, key)
         for method in METHODS.values() for key in queried(method)
-        if not fields.query_kind(method.id, key)
+        if not honoured_fields.query_kind(method.id, key)
     }  # fmt: skip
 
     def rows(table: dict[str, str]) -> set[tuple[str, str]]:
         return {(name, field) for name, line in table.items() for field in line.split()}
 
-    tables = [rows(fields.WITHOUT_EFFECT), refused, rows(fields.QUERY_WITHOUT_EFFECT), queries]
+    tables = [
+        rows(honoured_fields.WITHOUT_EFFECT),
+        refused,
+        rows(honoured_fields.QUERY_WITHOUT_EFFECT),
+        queries,
+    ]
     assert shown == tables
     assigned = re.findall(r"`([A-Z]\w+)\.(\w+)`", section.split("whatever a request says")[1])
-    assert set(assigned) == rows(fields.ASSIGNED)
+    assert set(assigned) == rows(honoured_fields.ASSIGNED)
 
 
 def test_a_field_at_its_default_counts_as_not_sent_and_an_unknown_one_is_refused(send, monkeypatch):
@@ -634,11 +639,11 @@ def test_a_field_at_its_default_counts_as_not_sent_and_an_unknown_one_is_refused
         "predictRequestResponseLoggingConfig": {"enabled": False, "samplingRate": 0},
     }  # fmt: skip
     assert send(method, SOUND["endpoints.create"] | unset)[0] == 200
-    monkeypatch.delitem(fields.HONOURED, "Port")  # as if a newer document had brought it
+    monkeypatch.delitem(honoured_fields.HONOURED, "Port")  # as if a newer document had brought it
     model = {"displayName": "m", "containerSpec": {"ports": [{"containerPort": 1}]}}
     upload = METHODS["v1 aiplatform.projects.locations.models.upload"]
     with pytest.raises(calls.ApiError, match="containerPort of Port is not emulated"):
-        fields.check_body(upload, {"model": model})
+        honoured_fields.check_body(upload, {"model": model})
 
 
 # --- what is honoured and shown nowhere else

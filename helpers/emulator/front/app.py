@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from helpers.emulator.front import callers, discovery, fields, partial, rules
+from helpers.emulator.front import callers, discovery, honoured_fields, partial, rules
 from helpers.emulator.front.calls import (
     BUSY,
     ON_START,
@@ -92,11 +92,11 @@ class App:
         method, handler, values = route("POST" if uploading else verb, path)
         callers.check(self.cloud, caller, method.id, values)
         query = discovery.check_query(method, asked)
-        fields.check_query(method, query)
+        honoured_fields.check_query(method, query)
         body = {}
         if method.id not in STREAMED:
             body = discovery.check_body(method, await _body(request) if unread else {})
-            fields.check_body(method, body)
+            honoured_fields.check_body(method, body)
             rules.check(method.id, values, query, body)
         request.state.fault = await self.faults.before(method.id)
         call = Call(self.cloud, method.id, values, query, body, request)

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from helpers.emulator.front import callers, discovery, fields
+from helpers.emulator.front import callers, discovery, honoured_fields
 from helpers.emulator.front.calls import ApiError, Cloud, project_number
 from helpers.emulator.services import buckets, builds, environments, logs
 from helpers.emulator.services.replicas import Replica, grace_s
@@ -69,7 +69,7 @@ def plan(
             "grace_s": grace_s(),
         })  # fmt: skip
     known = discovery.schemas("aiplatform.v1")
-    ignored = fields.without_effect(known, "GoogleCloudAiplatformV1CustomJobSpec", spec)
+    ignored = honoured_fields.without_effect(known, "GoogleCloudAiplatformV1CustomJobSpec", spec)
     listed = ", ".join(sorted(ignored - {"machineType"}))  # which every job has
     return specs, "\n".join([*said, *([f"Accepted without effect: {listed}."] if listed else [])])
 
