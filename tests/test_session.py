@@ -4,6 +4,7 @@ import builtins
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +35,23 @@ def test_local_needs_nothing_else(session):
     assert (session.cloud, session.project, session.location) == ("local", "local", "us-central1")
     assert session.bucket == "local-bucket"
     assert helpers.storage.list_uris(session, "gs://local-bucket/nothing/") == []
+
+
+# What http.client says of its own half-made answer.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupted_call_leaves_its_answer_to_nobody(session, monkeypatch):
+    first, second = (f"gs://{session.bucket}/interrupted/{name}" for name in "ab")
+    for uri in (first, second):
+        helpers.storage.write_bytes(session, uri.encode(), uri)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket.socket, "makefile", interrupted)  # the request has been sent
+        with pytest.raises(KeyboardInterrupt):
+            helpers.storage.read_bytes(session, first)
+    assert helpers.storage.read_bytes(session, second) == second.encode()
 
 
 def test_a_second_connect_reuses_the_running_cloud(session):

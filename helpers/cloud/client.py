@@ -48,6 +48,9 @@ class _Http(httplib2.Http):
         conn.getresponse = functools.partial(_answer, conn)
         try:
             return super()._conn_request(conn, *request)
+        except BaseException:
+            conn.close()  # after an interrupt the next request would get this one's answer
+            raise
         finally:
             del conn.getresponse  # it would keep the connection open for good
 
