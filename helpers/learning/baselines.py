@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ def score(table) -> dict[str, dict[str, float]]:
         {"trivial", "linear", "gradient_boosting"} -> metrics as `data.score` gives them. Trivial
         is the training mean, or the class shares; linear is ridge or logistic regression.
     """
+    # scikit-learn 1.6 gives an option that SciPy 1.18 does not know any more; it matters to nobody
+    warnings.filterwarnings("ignore", message="Unknown solver options: iprint")
     for kind, rivals_of in {Images: of_images, Texts: of_texts, Series: of_series}.items():
         if isinstance(table, kind):
             return rivals_of(table)

@@ -1,7 +1,5 @@
 """What a model of pictures, texts or a series has to beat, fitted on the same training part."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
 
@@ -10,9 +8,6 @@ from helpers.inputs.metrics import score
 from helpers.inputs.picture_folders import Images
 from helpers.inputs.series import Series, naive
 from helpers.inputs.texts import Texts
-
-# scikit-learn 1.6 gives an option that SciPy 1.18 does not know any more; nothing follows from it.
-warnings.filterwarnings("ignore", message="Unknown solver options: iprint")
 
 
 def of_images(images: Images) -> dict[str, dict[str, float]]:
