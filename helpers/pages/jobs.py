@@ -89,8 +89,9 @@ def show(visit: Visit) -> Page:
     values |= moving(session, job) | _made_of(session, job)
     values |= {name: visit.query.get(name, "") for name in ("replica", "find")}
     if kind in logs.TYPES:
-        reader = logs.of_page(visit)
-        values |= {"log": list(reader.lines), "left_out": reader.left_out, "cursor": reader.cursor}
+        reader = logs.of_page(visit, ended=job["ended"])
+        values |= {"log": list(reader.lines), "left_out": reader.left_out, "cursor": reader.cursor,
+                   "complete": reader.complete}  # fmt: skip
     if kind == "tuning":
         values["trials"] = _trials(session, job["resource"])
     return Page("job.html", values)

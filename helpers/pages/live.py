@@ -11,7 +11,6 @@ from helpers.pages import jobs, logs
 from helpers.pages.views import Visit
 
 PAUSE_S = 1.0
-ENDED_TURNS = 2  # reads after a job's end: its last lines may come after its state
 
 
 async def stream(visit: Visit, render) -> Response:
@@ -22,15 +21,14 @@ async def stream(visit: Visit, render) -> Response:
 
     async def events():
         nonlocal cursor
-        parts, turns = {}, 0
+        parts, ended = {}, False
         yield "retry: 2000\n\n"
-        while turns < ENDED_TURNS:
+        while not ended:
             news = await run_in_threadpool(_update, visit, cursor, render)
             cursor = news["cursor"] or cursor
             changed = {k: v for k, v in news["parts"].items() if parts.get(k) != v}
             parts |= changed
-            turns += news["ended"]
-            news["ended"] = turns >= ENDED_TURNS
+            ended = news["ended"]
             yield f"data: {json.dumps(news | {'parts': changed})}\n\n"
             await asyncio.sleep(PAUSE_S)
 
@@ -44,8 +42,10 @@ def _update(visit: Visit, cursor: str, render) -> dict:
             "problem": ""}  # fmt: skip
     try:
         job = jobs.about(visit.session, kind, visit.path["id"])
+        over = job["ended"]
         if kind in logs.TYPES:
-            reader = logs.of_page(visit)
+            reader = logs.of_page(visit, ended=over)
+            over = reader.complete
             news |= {
                 "lines": reader.after(cursor), "left_out": reader.left_out,
                 "cursor": reader.cursor, "reset": not cursor.startswith(reader.id),
@@ -53,7 +53,7 @@ def _update(visit: Visit, cursor: str, render) -> dict:
         shown = {"job": job} | jobs.moving(visit.session, job)
         for part in ("state", "progress"):
             news["parts"][part] = render(f"job_{part}.html", visit.session, shown)
-        news["ended"] = job["ended"]
+        news["ended"] = over
     except HelpersError as error:
         news["problem"] = str(error)
     return news

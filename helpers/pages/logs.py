@@ -15,6 +15,7 @@ KEPT = 5000  # lines a page keeps
 REMEMBERED = 20_000  # lines that are known when they come again
 LINE = 2000  # characters of a line that are shown
 FRESH_S = 0.9  # tabs that ask within this time share one answer
+LAST_READS = 2  # after a job's end: its last lines may come after its state
 COUNTING_S, WINDOW = 10.0, 5000
 FORGOTTEN_S = 120
 TYPES = {
@@ -38,10 +39,20 @@ class Follower:
         self.used_s = time.monotonic()
         self._read_s, self._since, self._floor, self._began = 0.0, "", "", False
         self._known: dict[str, None] = {}  # the last lines' ids, in order
+        self._reads_after_end = 0
         self._reading = threading.Lock()
 
-    def refresh(self) -> None:
-        """Read what is new, unless somebody just did."""
+    @property
+    def complete(self) -> bool:
+        """Whether all lines are known: the job has ended, and its log was read after that."""
+        return self._reads_after_end >= LAST_READS
+
+    def refresh(self, *, ended: bool = False) -> None:
+        """Read what is new, unless somebody just did.
+
+        Args:
+            ended: whether the job was over before this call.
+        """
         self.used_s = time.monotonic()
         with self._reading:
             if time.monotonic() - self._read_s < FRESH_S:
@@ -55,6 +66,7 @@ class Follower:
                 for entry in self.session.log(self.chosen + since):
                     self._take(entry)
             self._read_s = time.monotonic()
+            self._reads_after_end += ended
 
     def after(self, cursor: str) -> list[tuple]:
         """The lines after the one a page had last, `ID:NUMBER`; of another follower: all."""
@@ -139,12 +151,12 @@ def follower(
         return _followers[key]
 
 
-def of_page(visit: Visit) -> Follower:
-    """The follower of what a job's page shows, read until now."""
+def of_page(visit: Visit, *, ended: bool) -> Follower:
+    """The follower of what the page of a job shows, read until now; see `Follower.refresh`."""
     task, find = visit.query.get("replica", ""), visit.query.get("find", "")
     kind, job_id = visit.path["kind"], visit.path["id"]
     reader = follower(visit.session, kind, job_id, task=task, find=find)
-    reader.refresh()
+    reader.refresh(ended=ended)
     return reader
 
 

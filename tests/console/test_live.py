@@ -6,6 +6,7 @@ import re
 import signal
 import uuid
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -174,6 +175,28 @@ def test_ten_tabs_follow_a_thousand_lines_a_second(cloud, browser, gate):
         assert total < said < total + 10
         assert each.said == []
     context.close()
+
+
+def test_who_reads_just_before_a_jobs_end_gets_its_last_lines(cloud, visitor, gate):
+    """A reading shared by all tabs must not stand for the one after the job's end."""
+    wait = "import os, time\nwhile not os.path.exists(GATE): time.sleep(0.005)\nprint('the end')"
+    number = job(cloud, waiting(wait, gate), name="short")
+    until(lambda: helpers.connect("local").call(
+        cloud.collection("customJobs").get(name=f"{cloud.parent}/customJobs/{number}")
+    )["state"] == "JOB_STATE_RUNNING")  # fmt: skip
+    lines, news = [], {"cursor": "", "ended": False}
+
+    def read():
+        nonlocal news
+        asked = urlencode({"poll": 1, "after": news["cursor"]})
+        news = json.loads(visitor.get(f"jobs/training/{number}/live?{asked}")[1])
+        lines.extend(line[4] for line in news["lines"])
+
+    read()
+    gate.touch()
+    ended(cloud, number)
+    until(lambda: read() or news["ended"])
+    assert "the end" in lines
 
 
 def test_opened_late_a_long_log_is_counted(cloud, visitor):
