@@ -62,7 +62,7 @@ def with_model(files: dict[str, Path], scratch: Path, *, convert: bool) -> Left:
     """
     found = _candidates(files)
     if not found:
-        return Left(files, f"Left no model: {HOW} writes one{_others(files)}")
+        return Left(files, f"Left no model: {HOW} writes one{_besides(files)}")
     if len(found) > 1:
         names = " and ".join(found) if len(found) < 4 else f"{', '.join(found[:3])}, …"
         said = (
@@ -77,9 +77,8 @@ def with_model(files: dict[str, Path], scratch: Path, *, convert: bool) -> Left:
             return Left(files, f"Left: {_others(files)[2:]}")
         mine, fault = _converted(files[place] if archive else mine[SAVED].parent, scratch)
     if fault:
-        return Left(
-            files, f"Left no model to serve: {place or 'it'} {fault}{_others(files, place)}"
-        )
+        said = f"Left no model to serve: {place or 'it'} {fault}"
+        return Left(files, f"{said}{_besides(files, place)}")
     kept = files if archive else {n: p for n, p in files.items() if p not in set(mine.values())}
     kept = kept | {f"model/1/{name}": path for name, path in mine.items()}
     origin = "" if place in ("model", "model/1") else f"made from {place}: " if place else ""
@@ -197,3 +196,9 @@ def _others(files: Iterable[str], but: str = "") -> str:
     tops = {name.partition("/")[0] + "/" * ("/" in name) for name in files}
     rest = sorted(tops - {"model/", but, but.partition("/")[0] + "/"})
     return f", {_few(rest)}" if rest else ""
+
+
+def _besides(files: Iterable[str], but: str = "") -> str:
+    """The same, as a sentence of its own where no model was left."""
+    others = _others(files, but)
+    return f". Left: {others[2:]}" if others else ""
