@@ -67,7 +67,7 @@ def test_an_own_file_with_texts_and_gaps(used_cloud, tmp_path):
     assert "10 rows without town are left out" in trained
     assert "keep the machine on" in trained
     assert "may be closed" not in trained
-    assert "shops.csv (0.0 MB) to bucket local-bucket in us-central1" in trained
+    assert "kB) to bucket local-bucket in us-central1" in trained
     assert "aliases=('default', 'candidate', 'v1')" in trained
     assert "probability_Basel" in trained
     assert "Nothing that bills by the hour is left." in trained

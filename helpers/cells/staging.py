@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from helpers.cells import leaks, neighbours, places
 from helpers.cells import parameters as cells
 from helpers.cells.code import submits_itself
@@ -86,11 +88,11 @@ def stage(session: Session, work: Work, machine: dict, *more: str) -> Staged:
     print(f"Notebook: {file.path} ({file.origin}, sha256 {file.sha256})")
     for name, found in work.places.items():
         uploaded = {path for place in found for path in place.files.values()}
-        size_mb = sum(path.stat().st_size for path in uploaded) / 1e6
+        size = tqdm.format_sizeof(sum(path.stat().st_size for path in uploaded), "B")
         count = f"{len(uploaded):,} files, " * (len(uploaded) > 1)
         where = f"bucket {session.bucket} in {session.location}"
         shown = ", ".join(place.value for place in found)
-        print(f"Upload:   {name} = {shown} ({count}{size_mb:.1f} MB) to {where}")
+        print(f"Upload:   {name} = {shown} ({count}{size}) to {where}")
     image = images.environment_image(session, accelerator=machine.get("acceleratorType"))
     image = images.with_requirements(session, image, work.requirements)
     display_name, base_uri = new_name(session, file.name)

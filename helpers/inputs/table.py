@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from helpers.cloud.client import Session
 from helpers.errors import DataError, SettingError, near
@@ -201,8 +202,8 @@ def _features(
 def _tell(found: dict[str, int], rows: int, task: str, remarks: Remarks) -> None:
     """Note what the table is only a sample of, and what another notebook does better."""
     if found:
-        size_mb = sum(found.values()) / 1e6
-        remarks.notes.append(f"{len(found)} files, {size_mb:,.1f} MB: {rows:,} rows are the sample")
+        size = tqdm.format_sizeof(sum(found.values()), "B")
+        remarks.notes.append(f"{len(found)} files, {size}: {rows:,} rows are the sample")
     if task == "regression":
         remarks.notes += [
             f"{name} orders the rows, one value {step}: more/series.ipynb forecasts such a series "

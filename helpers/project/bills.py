@@ -3,6 +3,8 @@
 import functools
 from collections.abc import Callable, Iterator
 
+from tqdm import tqdm
+
 from helpers.cloud import repository, storage
 from helpers.cloud.buckets import check_project
 from helpers.cloud.client import Session
@@ -83,10 +85,10 @@ def _billed(session: Session) -> Iterator[tuple]:
         parts = prices.stored(size) if bucket["location"].lower() == session.location else []
         if items:
             since = min(item["timeCreated"] for item in items)
-            yield "bucket", session.bucket, f"{size / 1e6:.1f} MB", since, parts
+            yield "bucket", session.bucket, tqdm.format_sizeof(size, "B"), since, parts
     if found := _images(session):
         size, since = int(found.get("sizeBytes", 0)), found["createTime"]
-        yield "images", repository.NAME, f"{size / 1e6:.1f} MB", since, prices.images(size)
+        yield "images", repository.NAME, tqdm.format_sizeof(size, "B"), since, prices.images(size)
 
 
 def _jobs(session: Session, kind: str, what: str, key: str) -> Iterator[tuple]:

@@ -18,6 +18,8 @@ import os
 import sys
 from pathlib import Path
 
+from tqdm import tqdm
+
 from helpers.cells.neighbours import requirements
 from helpers.cloud import images
 from helpers.cloud.client import Session
@@ -125,8 +127,9 @@ def _check(strategy: str | None, arguments, machines: list[dict], labels: dict, 
 
 
 def _tell(files: dict[str, bytes], chief: dict, count: int) -> None:
-    size_mb, hours = sum(map(len, files.values())) / 1e6, (1 + count) * TIMEOUT_S / 3600
-    print(f"Package:  {len(files)} files, {size_mb:.2f} MB")
+    size = tqdm.format_sizeof(sum(map(len, files.values())), "B")
+    hours = (1 + count) * TIMEOUT_S / 3600
+    print(f"Package:  {len(files)} files, {size}")
     print(f"Machines: {1 + count} × {chief['machineType']} {chief.get('acceleratorType', '')}, "
           f"at most {hours:g} h of machine time")  # fmt: skip
 
