@@ -499,24 +499,27 @@ def test_a_kernel_ends_with_all_written_and_looks_through_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("failures", "runs"), [(2, True), (3, False)])
-def test_a_kernel_that_ends_before_it_is_there_is_started_again(
-    tmp_path, monkeypatch, failures, runs
+def test_a_kernel_whose_port_is_taken_is_started_again(
+    tmp_path, monkeypatch, capfd, failures, runs
 ):
-    """As one does whose port somebody else has taken; the cells run once."""
+    """A port is free when it is chosen, not yet when it is used; the cells run once."""
     launcher, tried = tmp_path / "launcher.py", tmp_path / "tried"
     launcher.write_text(
-        "import pathlib, runpy, sys\n"
+        "import json, pathlib, runpy, socket, sys\n"
         f"tried = pathlib.Path({str(tried)!r})\n"
         "text = (tried.read_text() if tried.exists() else '') + 'x'\n"
         "tried.write_text(text)\n"
-        f"if len(text) <= {failures}:\n    sys.exit(1)\n"
+        "about = json.loads(pathlib.Path(sys.argv[sys.argv.index('-f') + 1]).read_text())\n"
+        f"if len(text) <= {failures}:\n"
+        "    taken = socket.create_server(('127.0.0.1', about['iopub_port']))\n"
         f"runpy.run_path({str(kernel.LAUNCHER)!r}, run_name='__main__')\n"
     )
     monkeypatch.setattr(kernel, "LAUNCHER", launcher)
     path = write(tmp_path / "a.ipynb", "open('ran', 'a').write('1')")
     if not runs:
-        with pytest.raises(RuntimeError, match="Kernel died"):
+        with pytest.raises(NotebookError, match="kernel ended before it ran a cell"):
             helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
+        assert "The kernel can't start: Address already in use" in capfd.readouterr().err
         return
     helpers.run_notebook(path, tmp_path / "out.ipynb", report=False, cwd=tmp_path)
     assert (tmp_path / "ran").read_text() == "1"

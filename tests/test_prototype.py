@@ -9,14 +9,17 @@ import pandas as pd
 import papermill
 import pytest
 
+from tests.kernels import ByFiles
+
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "01_prototype.ipynb"
 
 
 def run(tmp_path, **parameters) -> nbformat.NotebookNode:
     parameters |= {"OUTPUT_DIR": str(tmp_path / "out")}
     return papermill.execute_notebook(
-        NOTEBOOK, tmp_path / "done.ipynb", parameters, cwd=tmp_path, progress_bar=False
-    )
+        NOTEBOOK, tmp_path / "done.ipynb", parameters, cwd=tmp_path, progress_bar=False,
+        kernel_manager_class=ByFiles,
+    )  # fmt: skip
 
 
 def shown(notebook) -> str:

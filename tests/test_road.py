@@ -13,13 +13,16 @@ import pytest
 
 import helpers
 from tests.colab import alarming, raw, undrawable
+from tests.kernels import ByFiles
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
 
 def run(name: str, folder: Path, **parameters) -> nbformat.NotebookNode:
     source, made = NOTEBOOKS / f"{name}.ipynb", folder / f"{name}.ipynb"
-    done = papermill.execute_notebook(source, made, parameters, cwd=folder, progress_bar=False)
+    done = papermill.execute_notebook(
+        source, made, parameters, cwd=folder, progress_bar=False, kernel_manager_class=ByFiles
+    )
     assert undrawable(done) == []
     assert alarming(done) == []
     assert raw(done) == []

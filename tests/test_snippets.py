@@ -15,6 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import helpers
 from tests.colab import alarming, raw, undrawable
+from tests.kernels import ByFiles
 from tests.test_road import shown
 
 ROOT = Path(__file__).parents[1]
@@ -123,7 +124,7 @@ def test_each_snippet_runs_by_itself(driven, tmp_path, kernels):
     set_up = found.pop("Set up colab-to-cloud")
 
     def run(titles: list[str]) -> None:
-        client = NotebookClient(new_notebook(), timeout=240)
+        client = NotebookClient(new_notebook(), timeout=240, kernel_manager_class=ByFiles)
         with client.setup_kernel(cwd=str(tmp_path)):
             for title in titles:
                 clean = AS_NEW.format(folder=str(tmp_path / title.replace(" ", "-")))

@@ -13,6 +13,7 @@ from helpers import plots, storage
 from helpers.errors import JobError, SettingError
 from helpers.inside import main as container_main
 from tests.colab import alarming, raw
+from tests.kernels import ByFiles
 from tests.test_train import notebook
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +140,7 @@ def test_the_notebook_tunes_trains_and_registers(empty_cloud, tmp_path):
     small = {"TRIALS": 1, "EPOCHS": 1, "FULL_EPOCHS": 1, "MODEL_NAME": "tuned"}
     made = papermill.execute_notebook(
         str(ROOT / "notebooks" / "more" / "tune.ipynb"), str(tmp_path / "out.ipynb"), small,
-        cwd=str(tmp_path), progress_bar=False,
+        cwd=str(tmp_path), progress_bar=False, kernel_manager_class=ByFiles,
     )  # fmt: skip
     said = "".join(o.get("text", "") for cell in made.cells for o in cell.get("outputs", []))
     assert "tuned version 1 has the best values: LEARNING_RATE 0.0" in said

@@ -38,7 +38,11 @@ if __name__ == "__main__":
     from ipykernel.kernelapp import IPKernelApp
 
     app = IPKernelApp.instance()
-    app.initialize()
+    try:
+        app.initialize()
+    except Exception as error:  # a port that was free when it was chosen is taken, say
+        print(f"The kernel can't start: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # an ordinary end would wait for its sockets, for ever
     del sys.modules["debugpy"]
     # a runner interrupts before it ends a kernel: no news to a reader
     app.log.addFilter(lambda record: "KeyboardInterrupt caught" not in record.getMessage())

@@ -15,7 +15,7 @@ from helpers.cloud.folders import PACKAGE
 from helpers.errors import NotebookError
 from helpers.looks.report import html_report, prepare, unrun
 
-STARTS = 3
+STARTS, START_S = 3, 300
 LAUNCHER = Path(__file__).with_name("ipykernel_launcher.py")
 
 
@@ -39,7 +39,7 @@ def execute(
     try:
         _run(
             str(source), str(output), parameters, kernel_name="python3", language="python",
-            progress_bar=False, cwd=cwd, kernel_manager_class=manager,
+            progress_bar=False, cwd=cwd, kernel_manager_class=manager, start_timeout=START_S,
             extra_arguments=["--log-level=ERROR"],
             stdout_file=sys.stdout if log else None, stderr_file=sys.stderr if log else None,
         )  # fmt: skip
@@ -75,17 +75,14 @@ def _run(*arguments, **about) -> None:
 
     A kernel's ports are free when they are chosen, and another program may take one before it does.
     """
-    from nbclient.exceptions import DeadKernelError
     from papermill import execute_notebook
 
     for start in range(STARTS):
         try:
             execute_notebook(*arguments, **about)
             return
-        except DeadKernelError:
-            raise
-        except RuntimeError as error:  # jupyter_client has no class for it
-            if "Kernel died before replying" not in str(error) or start == STARTS - 1:
+        except NotebookError:
+            if start == STARTS - 1:
                 raise
 
 
@@ -160,5 +157,10 @@ async def _ready(client, timeout_s: float) -> None:
             await client.iopub_channel.get_msg(timeout=0.05)  # not connected yet: ask again
             return
         if not await client.is_alive():
-            raise RuntimeError("Kernel died before replying to kernel_info")
-    raise RuntimeError(f"Kernel didn't respond in {timeout_s:g} seconds")
+            raise NotebookError(
+                f"The kernel ended before it ran a cell. {sys.executable} has to have a working "
+                "ipykernel; what it said stands above."
+            )
+    raise NotebookError(
+        f"The kernel does not answer after {timeout_s:g} s. Is this machine out of memory, or busy?"
+    )
