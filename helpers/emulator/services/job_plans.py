@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from helpers.emulator.front import callers, discovery, honoured_fields
 from helpers.emulator.front.calls import ApiError, Cloud, project_number
-from helpers.emulator.services import buckets, builds, environments, logs
+from helpers.emulator.services import buckets, builds, environments, logs, ports
 from helpers.emulator.services.replicas import Replica, grace_s
 
 SEARCH = r"\$PATH\b|\$\{PATH\}"  # what a Dockerfile's ENV adds to
@@ -34,7 +33,7 @@ def plan(
         ApiError: an image or a package can't be had.
     """
     addresses: dict[str, list[str]] = {}
-    for replica, port in zip(replicas, _free_ports(len(replicas)), strict=True):
+    for replica, port in zip(replicas, ports.free(len(replicas)), strict=True):
         addresses.setdefault(f"workerpool{replica.pool}", []).append(f"127.0.0.1:{port}")
     stored = cloud.folder / "buckets"
     specs, said = [], {}
@@ -157,11 +156,3 @@ def _package_commands(cloud: Cloud, package: dict, python: str) -> list[list[str
 def _gcs(cloud: Cloud, text: str) -> str:
     """`/gcs/BUCKET/…`, the mounted view of buckets, as the plain files it stands for."""
     return re.sub(r"(?<![\w./-])/gcs/(?=[a-z0-9])", f"{cloud.folder}/buckets/", text)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

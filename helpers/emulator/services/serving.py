@@ -10,7 +10,6 @@ import functools
 import http.client
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -24,7 +23,7 @@ import httptools
 from helpers.emulator.front import callers
 from helpers.emulator.front.calls import ApiError, Cloud, project_number, refused
 from helpers.emulator.servers import PROGRAMS
-from helpers.emulator.services import builds, environments, logs, nursery, registry
+from helpers.emulator.services import builds, environments, logs, nursery, ports, registry
 
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
@@ -143,7 +142,7 @@ class ModelServer:
     def _start(self) -> None:
         for attempt in (1, 2):
             self.end()
-            self.port, self._connections = _free_port(), []
+            (self.port,), self._connections = ports.free(), []
             self._tail.clear()
             prebuilt = PREBUILT.fullmatch(self.spec["imageUri"])
             kind = prebuilt[1] if prebuilt else "tf2"
@@ -383,9 +382,3 @@ def plain_headers(lines: bytes) -> dict[bytes, bytes]:
 def _settle(answer: asyncio.Future, said: Answer | EOFError) -> None:
     if not answer.done():  # who waited has been cancelled
         answer.set_result(said)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
