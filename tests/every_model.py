@@ -123,6 +123,7 @@ NOTEBOOKS = {
             name.parent.mkdir(parents=True, exist_ok=True)
             name.write_bytes(tf.io.encode_png(picture).numpy())
         base = keras.applications.MobileNet((32, 32, 3), 0.25, include_top=False, weights=None)
+        base.trainable = False  # as those who have its weights begin
         image = keras.Input((32, 32, 3))
         h = L.GlobalAveragePooling2D()(base(L.Rescaling(1 / 127.5, offset=-1)(image)))
         model = keras.Model(image, L.Dense(2, activation="softmax")(h))
