@@ -155,6 +155,54 @@ def test_listing_with_prefix_delimiter_and_pages(emulator, bucket):
     assert names == ["a/1", "a/2", "a/b/3", "c"]
 
 
+@pytest.mark.parametrize("name", ["goog-x1", "my-google-b", "192.168.1.1", "A", "a..b"])
+def test_names_that_no_bucket_may_have(emulator, name):
+    body = {"name": name, "location": "us-central1"}
+    status, answer = emulator.request("POST", "/storage/v1/b?project=local", json_body=body)
+    assert (status, name in answer["error"]["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "labels", [{"UPPER": "x"}, {"x": "Value"}, {"k" * 64: ""}, {f"k{i}": "" for i in range(65)}]
+)
+def test_labels_of_a_bucket_are_as_everywhere(emulator, bucket, labels):
+    path = f"/storage/v1/b/{bucket}"
+    assert emulator.request("PATCH", path, json_body={"labels": labels})[0] == 400
+    body = {"name": f"{bucket}-2", "location": "us-central1", "labels": labels}
+    assert emulator.request("POST", "/storage/v1/b?project=local", json_body=body)[0] == 400
+    assert emulator.request("PATCH", path, json_body={"labels": {"fine": "so-1"}})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("binding", "status"),
+    [
+        ({"role": "roles/viewer", "members": ["bogus"]}, 400),
+        ({"role": "roles/viewer", "members": ["user:nobody"]}, 400),
+        ({"role": "viewer", "members": ["user:a@b.c"]}, 400),
+        ({"role": "projects/p/roles/own", "members": ["user:a@b.c", "allUsers"]}, 200),
+        ({"role": "roles/viewer", "members": ["principalSet://iam.googleapis.com/x/*"]}, 200),
+    ],
+)
+def test_roles_and_members_are_written_as_google_wants_them(emulator, bucket, binding, status):
+    body = {"bindings": [binding]}
+    assert emulator.request("PUT", f"/storage/v1/b/{bucket}/iam", json_body=body)[0] == status
+    account = emulator.request("POST", "/v1/projects/local/serviceAccounts",
+                               json_body={"accountId": f"a{bucket[:20]}"})[1]["name"]  # fmt: skip
+    asked = {"policy": body}
+    found, _ = emulator.request("POST", f"/v1/{account}:setIamPolicy", json_body=asked)
+    assert found == status
+
+
+def test_a_page_has_at_most_a_thousand(emulator, bucket):
+    folder = emulator.folder / "buckets" / bucket
+    for number in range(1003):
+        (folder / f"{number:04}").touch()
+    path = f"/storage/v1/b/{bucket}/o?maxResults=5000"
+    first = emulator.request("GET", path)[1]
+    rest = emulator.request("GET", f"{path}&pageToken={first['nextPageToken']}")[1]
+    assert (len(first["items"]), len(rest["items"])) == (1000, 3)
+
+
 @pytest.mark.parametrize(
     "name",
     ["..%2F..%2Fescape", "a%2F..%2F..%2F..%2Fx", "%2Fetc%2Fx", "a%2F%2Fb", "x" * 300, "a%00b"],

@@ -227,6 +227,7 @@ NOWHERE = "gcr.io/nobody/nothing:1"  # what asks for this image fails without a 
 MACHINE = {"machineType": "n1-standard-4", "acceleratorType": "NVIDIA_L4", "acceleratorCount": 1}
 POOL = {"machineSpec": MACHINE, "containerSpec": {"imageUri": NOWHERE, "command": ["true"]}}
 PARAMETER = {"parameterId": "x", "doubleValueSpec": {"minValue": 1.0, "maxValue": 2.0}}
+ROLE = {"role": "roles/viewer"}
 STEP = {"name": "gcr.io/cloud-builders/docker", "args": ["build", "."]}
 SOUND = {
     "batchPredictionJobs.create": {
@@ -258,13 +259,15 @@ SOUND = {
         "imageUri": "us-docker.pkg.dev/vertex-ai/prediction/sklearn-cpu.1-5:1"}}},
     "repositories.create": {"format": "DOCKER"},
     "serviceAccounts.create": {"accountId": "fields-account"},
-    "repositories.setIamPolicy": {"policy": {"version": 3}},
-    "setIamPolicy": {"policy": {"version": 3}, "updateMask": "bindings,etag,auditConfigs"},
+    "repositories.setIamPolicy": {"policy": {"version": 3, "bindings": [ROLE]}},
+    "setIamPolicy": {"policy": {"version": 3, "bindings": [ROLE]},
+                     "updateMask": "bindings,etag,auditConfigs"},
 }  # fmt: skip
 # Values where not just any of the type will do, by message and field or by field alone.
 VALUES = {
     "AutomaticResources.minReplicaCount": 1,
-    "Binding.role": "roles/viewer", "BuildStep.name": STEP["name"], "BuildStep.args": "build",
+    "Binding.role": "roles/viewer", "Binding.members": "user:a@b.c",
+    "BuildStep.name": STEP["name"], "BuildStep.args": "build",
     "CustomJobSpec.serviceAccount": "a@b.iam.gserviceaccount.com", "Port.containerPort": 8081,
     "DedicatedResources.minReplicaCount": 1, "DeployedModel.id": "1",
     "DeployedModel.model": f"{PARENT}/models/fields@1", "EnvVar.name": "NAME",

@@ -141,6 +141,14 @@ def test_patch_changes_the_model_or_the_version(emulator, models, artifact, name
     changed = emulator.session.call(patch)
     assert (changed["description"], changed["versionDescription"]) == ("new", "first")
     assert changed["labels"] == {"b": "2", "c": "3"}
+    for body in ({}, {"description": None}, {"description": "", "labels": {}, "etag": ""}):
+        patch = models.patch(name=model, body=body, updateMask="description,labels")
+        cleared = emulator.session.call(patch)
+        assert not cleared.get("description")
+        assert cleared["labels"] == {"c": "3"}  # the version's own
+    for body in ({}, {"displayName": ""}):
+        with pytest.raises(CloudError, match="display_name is required"):
+            emulator.session.call(models.patch(name=model, body=body, updateMask="displayName"))
     with pytest.raises(CloudError, match="updateMask"):
         emulator.session.call(models.patch(name=model, body={}, updateMask="artifactUri"))
     stale = {"description": "late", "etag": "AMEwAAAA"}

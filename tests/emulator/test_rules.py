@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import re
+import uuid
 
 import pytest
 
@@ -281,3 +282,38 @@ def test_lists_are_filtered_ordered_paged_and_masked(emulator):
     assert json.dumps(pages("filter=labels.list%3Dnone")) == "[[]]"
     for name in "abc":
         emulator.request("DELETE", f"/v1/{PARENT}/endpoints/list-{name}")
+
+
+@pytest.mark.parametrize("more", ["", "&orderBy=displayName"])
+def test_what_is_deleted_or_made_between_two_pages_hides_nothing(emulator, more):
+    lists, made = f"/v1/{PARENT}/endpoints?filter=labels.paged%3D{uuid.uuid4().hex}{more}", []
+    label = {"paged": lists.partition("%3D")[2].partition("&")[0]}
+
+    def make(name: str) -> str:
+        body = {"displayName": name, "labels": label}
+        made.append(f"{label['paged'][:8]}-{name}")
+        return emulator.request("POST", f"/v1/{PARENT}/endpoints?endpointId=p{made[-1]}",
+                                json_body=body)[1]["name"]  # fmt: skip
+
+    def page(token: str, size: int = 2) -> tuple[list[str], str]:
+        asked = f"{lists}&pageSize={size}&pageToken={token}"
+        status, answer = emulator.request("GET", asked)
+        assert status == 200, answer
+        return [e["name"] for e in answer.get("endpoints", [])], answer.get("nextPageToken", "")
+
+    for number in range(6):
+        make(f"n{number}")
+    first, token = page("")
+    make("a-new-one")  # the first of both orders
+    second, _ = page(token)
+    assert not {*first} & {*second}
+    deleted, token = 0, ""
+    while token or not deleted:
+        shown, token = page(token, 3)
+        for name in shown:
+            emulator.request("DELETE", f"/v1/{name}")
+        deleted += len(shown)
+    assert deleted == 7
+    assert page("") == ([], "")
+    for wrong in (f"{token}99", "NQ==", "W10="):
+        assert emulator.request("GET", f"{lists}&pageToken={wrong}")[0] == 400

@@ -291,8 +291,9 @@ def test_copies_keep_settings_unless_told_otherwise(emulator, bucket, way):  # n
     plain = copy("two", {})
     assert fields(plain) == fields(source)
     assert (plain.md5_hash, plain.temporary_hold) == (source.md5_hash, None)
-    other = copy("three", {"cacheControl": "public", "metadata": {"x": "y"}})
-    assert fields(other) == fields(source) | {"cache_control": "public", "metadata": {"x": "y"}}
+    other = copy("three", {"cacheControl": "public", "contentType": "a/b"})  # these and no others
+    assert (other.cache_control, other.content_type, other.metadata) == ("public", "a/b", None)
+    assert (other.content_encoding, other.content_disposition) == (None, None)
     for condition in (
         {"ifSourceGenerationMatch": "1"}, {"ifSourceMetagenerationMatch": "7"},
         {"ifSourceMetagenerationNotMatch": str(source.metageneration)}, {"ifGenerationMatch": "0"},

@@ -1,7 +1,9 @@
 """What a handler sees of a call, and how it answers: the words every service file here shares."""
 
+import base64
 import datetime
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -216,18 +218,44 @@ def page(call: Call, items: list[dict], key: str) -> dict:
         if direction.strip() not in ("", "asc", "desc"):
             raise ApiError(400, f"Invalid orderBy: {part.strip()}")
         items = sorted(items, key=sort_key(name), reverse=direction.strip() == "desc")
-    size, token = int(call.query.get("pageSize") or 100), call.query.get("pageToken") or "0"
-    if size < 0 or not token.isdecimal():
-        raise ApiError(400, "Request contains an invalid argument: pageSize or pageToken.")
-    start, size = int(token), min(size or 100, 1000)
-    answer: dict = {key: items[start : start + size]} if items[start:] else {}
+    size = int(call.query.get("pageSize") or 100)
+    if size < 0:
+        raise ApiError(400, "Request contains an invalid argument: pageSize.")
+    shown, token = part_of(call, items, min(size or 100, 1000))
+    answer: dict = {key: shown} if shown else {}
     mask = call.query.get("readMask")
     if mask and mask != "*" and answer:
         paths = [[camel(word) for word in part.strip().split(".")] for part in mask.split(",")]
         answer[key] = [_masked(item, paths) for item in answer[key]]
-    if start + size < len(items):
-        answer["nextPageToken"] = str(start + size)
-    return answer
+    return answer | ({"nextPageToken": token} if token else {})
+
+
+LISTED = ("filter", "orderBy", "prefix", "project")  # what all pages of a list are asked with
+
+
+def part_of(call: Call, items: list[dict], size: int) -> tuple[list[dict], str]:
+    """The page that a pageToken asks for, and the next one's token, or "".
+
+    A token names the last item before its page, and tells how many were left: where that one has
+    been deleted, the rest is found from the end, which is the oldest of most lists.
+    """
+    asked = call.path | {k: call.query[k] for k in LISTED if k in call.query}
+    about, start = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:12], 0
+    if given := call.query.get("pageToken"):
+        try:
+            last, left, of = json.loads(base64.urlsafe_b64decode(given))
+            fits = of == about and isinstance(left, int)
+        except (ValueError, TypeError):
+            fits = False
+        if not fits:
+            raise ApiError(400, "Request contains an invalid argument: pageToken.")
+        names = [item.get("name") for item in items]
+        start = names.index(last) + 1 if last in names else max(0, len(items) - left)
+    shown, left = items[start : start + size], len(items) - start - size
+    if left <= 0:
+        return shown, ""
+    token = json.dumps([shown[-1].get("name"), left, about])
+    return shown, base64.urlsafe_b64encode(token.encode()).decode()
 
 
 def _masked(item: dict, paths: list[list[str]]) -> dict:
@@ -242,13 +270,19 @@ def _masked(item: dict, paths: list[list[str]]) -> dict:
 
 
 def patch(resource: dict, body: dict, mask: str, allowed: set[str]) -> dict:
-    """`resource` with the fields of an updateMask taken from `body`."""
-    names = {camel(part.strip().split(".")[0]) for part in mask.split(",") if part.strip()}
+    """`resource` with the fields of an updateMask as `body` has them; one it lacks is cleared."""
+    paths = {camel(part.strip()) for part in mask.split(",") if part.strip()}
+    names = {path.split(".")[0] for path in paths}
     if not names:
         raise ApiError(400, f"updateMask names nothing; can be updated: {sorted(allowed)}.")
     if names - allowed:
         raise not_emulated(f"an update of {', '.join(sorted(names - allowed))}")
-    return resource | {name: body[name] for name in names if name in body} | {"updateTime": now()}
+    given = {name: body[name] for name in names if body.get(name) is not None}
+    if "displayName" in names and not given.get("displayName"):
+        raise ApiError(400, "display_name is required; the update would clear it.")
+    cleared = (names & paths) - set(given)
+    kept = {name: value for name, value in resource.items() if name not in cleared}
+    return kept | given | {"updateTime": now()}
 
 
 def etag(resource: dict) -> str:
@@ -259,7 +293,7 @@ def etag(resource: dict) -> str:
 
 def check_etag(call: Call, current: str) -> None:
     """Refuse a change of something that is no longer what the caller has read."""
-    if call.body.get("etag", current) != current:
+    if (call.body.get("etag") or current) != current:
         raise ApiError(409, "The etag does not match: it was changed meanwhile.", status="ABORTED")
 
 

@@ -1,29 +1,37 @@
 """Google's list filters: `state="RUNNING" AND labels.phase=test`, `timestamp>="2026-…"`.
 
 Grammar after AIP-160 and the logging query language, as far as both agree: comparisons joined by
-AND, OR, NOT (or `-`) and parentheses; `:` asks whether a field is there or has a value in it (a
-text: the words, with * for any; a list: the member; a map: the key).
+OR, then AND, NOT (or `-`) and parentheses; `:` asks whether a field is there or has a value in it
+(a text: the words, with * for any; a list: the member; a map: the key).
 """
 
 import datetime
 import fnmatch
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _TOKEN = re.compile(
-    r'\s*("(?:[^"\\]|\\.)*"|!=|>=|<=|[=<>:()]|-(?=[\w(])|[^\s=<>:!()"]+(?:(?<=\.)"[^"]*")?)'
+    r'\s*("(?:[^"\\]|\\.)*"|!=|>=|<=|=~|!~|[=<>:()]|-(?=[\w(])|[^\s=<>:!()"]+(?:(?<=\.)"[^"]*")?)'
 )
 _COMPARE = {
     "=": operator.eq, "!=": operator.ne, ">": operator.gt, ">=": operator.ge,
     "<": operator.lt, "<=": operator.le,
 }  # fmt: skip
+REGULAR = ("=~", "!~")
+SIGNS = (*_COMPARE, ":", *REGULAR)
+Test = Callable[[dict], bool]
+Ranks = Mapping[str, Sequence[str]] | None
 
 
-def compile_filter(text: str) -> Callable[[dict], bool]:
+def compile_filter(text: str, *, ranks: Ranks = None) -> Test:
     """A test for resources.
 
+    Args:
+        ranks: it is the logging query language's: texts compare in any case, but for regular
+            expressions (=~, !~); a value alone is looked for in every field; the values of these
+            fields have the order given.
     Raises:
         ValueError: the text is not a filter.
     """
@@ -37,7 +45,7 @@ def compile_filter(text: str) -> Callable[[dict], bool]:
         position = match.end()
     if len(tokens) > 500:
         raise ValueError("too long")
-    test = _any(tokens)
+    test = _all(tokens, ranks)
     if tokens:
         raise ValueError(f"unexpected {tokens[0]!r}")
     return test
@@ -76,47 +84,89 @@ def field_of(item: Any, name: str) -> Any:
     return item
 
 
-def _any(tokens: list[str]) -> Callable[[dict], bool]:
-    tests = [_all(tokens)]
-    while tokens and tokens[0] == "OR":
-        tokens.pop(0)
-        tests.append(_all(tokens))
-    return lambda item: any(test(item) for test in tests)
-
-
-def _all(tokens: list[str]) -> Callable[[dict], bool]:
-    tests = [_one(tokens)]
-    while tokens and tokens[0] not in ("OR", ")"):
+def _all(tokens: list[str], ranks: Ranks) -> Test:
+    """AND, or nothing, between parts: OR binds closer, as both languages have it."""
+    tests = [_any(tokens, ranks)]
+    while tokens and tokens[0] != ")":
         if tokens[0] == "AND":
             tokens.pop(0)
-        tests.append(_one(tokens))
+        tests.append(_any(tokens, ranks))
     return lambda item: all(test(item) for test in tests)
 
 
-def _one(tokens: list[str]) -> Callable[[dict], bool]:
+def _any(tokens: list[str], ranks: Ranks) -> Test:
+    tests = [_one(tokens, ranks)]
+    while tokens and tokens[0] == "OR":
+        tokens.pop(0)
+        tests.append(_one(tokens, ranks))
+    return lambda item: any(test(item) for test in tests)
+
+
+def _one(tokens: list[str], ranks: Ranks) -> Test:
     if not tokens:
         raise ValueError("it ends too early")
     name = tokens.pop(0)
     if name in ("NOT", "-"):
-        inner = _one(tokens)
+        inner = _one(tokens, ranks)
         return lambda item: not inner(item)
     if name == "(":
-        inner = _any(tokens)
-        if not tokens or tokens.pop(0) != ")":
-            raise ValueError("a parenthesis is open")
-        return inner
-    if len(tokens) < 2 or tokens[0] not in (*_COMPARE, ":"):
+        return _closed(tokens, _all(tokens, ranks))
+    if not tokens or tokens[0] not in SIGNS:
+        if ranks is not None and name not in ("AND", "OR", ")", *SIGNS):
+            text = _plain(name).lower()
+            return lambda item: text in _words(item)
         raise ValueError(f"expected FIELD=VALUE at {name!r}")
-    sign, raw = tokens.pop(0), tokens.pop(0)
-    if raw in (*_COMPARE, ":", "(", ")"):
+    sign = tokens.pop(0)
+    if sign in REGULAR and ranks is None:
+        raise ValueError(f"{sign} is for logs")
+    if tokens[:1] == ["("]:
+        tokens.pop(0)
+        return _closed(tokens, _values(tokens, name, sign, ranks))
+    return _value(tokens, name, sign, ranks)
+
+
+def _closed(tokens: list[str], inner: Test) -> Test:
+    if not tokens or tokens.pop(0) != ")":
+        raise ValueError("a parenthesis is open")
+    return inner
+
+
+def _values(tokens: list[str], name: str, sign: str, ranks: Ranks) -> Test:
+    """`severity=("ERROR" OR "ALERT")`: the values of one comparison."""
+    tests, join = [_value(tokens, name, sign, ranks)], None
+    while tokens and tokens[0] in ("AND", "OR"):
+        if join not in (None, tokens[0]):
+            raise ValueError("AND and OR among values; put each comparison apart")
+        join = tokens.pop(0)
+        tests.append(_value(tokens, name, sign, ranks))
+    together = all if join == "AND" else any
+    return lambda item: together(test(item) for test in tests)
+
+
+def _value(tokens: list[str], name: str, sign: str, ranks: Ranks) -> Test:
+    if not tokens or tokens[0] in (*SIGNS, "(", ")"):
         raise ValueError(f"expected a value after {name}{sign}")
-    value = re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
-    moment = _moment(value)
+    raw = tokens.pop(0)
+    if sign in REGULAR:
+        try:
+            searched = re.compile(_plain(raw))
+        except re.error as error:
+            raise ValueError(f"{raw} is no regular expression: {error}") from error
+        return lambda item: bool(searched.search(_text(field_of(item, name)))) == (sign == "=~")
+    value = _plain(raw)
+    if ranks and name in ranks:
+        order = [*ranks[name]]
+        if value.upper() not in order:
+            raise ValueError(f"{name}={raw}; expected one of {', '.join(order)}")
+        place, compare = order.index(value.upper()), _COMPARE["=" if sign == ":" else sign]
+        return lambda item: compare(order.index(field_of(item, name)), place)
+    moment, fold = _moment(value), ranks is not None
+    value = value.lower() if fold else value
 
     def test(item: dict) -> bool:
         actual = field_of(item, name)
         if sign == ":":
-            return actual is not None and (value == "*" or _has(actual, value))
+            return actual is not None and (value == "*" or _has(actual, value, fold))
         if moment and isinstance(actual, str) and (then := _moment(actual)):
             return _COMPARE[sign](then, moment)
         if actual is None:
@@ -126,19 +176,33 @@ def _one(tokens: list[str]) -> Callable[[dict], bool]:
                 return _COMPARE[sign](actual, float(value))
             except ValueError:
                 return sign == "!="
+        text = _text(actual).lower() if fold else _text(actual)
         if sign in "=!=" and value.endswith("*") and not raw.startswith('"'):
-            return (sign == "=") == _text(actual).startswith(value[:-1])
-        return _COMPARE[sign](_text(actual), value)
+            return (sign == "=") == text.startswith(value[:-1])
+        return _COMPARE[sign](text, value)
 
     return test
 
 
-def _has(actual: Any, value: str) -> bool:
+def _plain(raw: str) -> str:
+    """A value without its quotation marks."""
+    return re.sub(r"\\(.)", r"\1", raw[1:-1]) if raw.startswith('"') else raw
+
+
+def _words(item: Any) -> str:
+    """All texts in a resource."""
+    if isinstance(item, dict | list):
+        return "\n".join(map(_words, item.values() if isinstance(item, dict) else item))
+    return _text(item).lower()
+
+
+def _has(actual: Any, value: str, fold: bool) -> bool:
     if isinstance(actual, dict | list):
-        return value in actual
+        return value in (map(str.lower, map(_text, actual)) if fold else actual)
+    text = _text(actual).lower() if fold else _text(actual)
     if "*" in value:
-        return fnmatch.fnmatchcase(_text(actual), re.sub(r"[?[]", r"[\g<0>]", value))
-    return value in _text(actual)
+        return fnmatch.fnmatchcase(text, re.sub(r"[?[]", r"[\g<0>]", value))
+    return value in text
 
 
 def _moment(text: str) -> datetime.datetime | None:

@@ -52,6 +52,29 @@ def rule(*methods: str) -> Callable:
     return register
 
 
+# [P] Binding.members, Binding.role
+MEMBER = re.compile(
+    r"(deleted:)?(user|serviceAccount|group):[^@\s]+@\S+|domain:\S+|(deleted:)?principal(Set)?://\S+"
+    r"|project(Owner|Editor|Viewer):\S+|allUsers|allAuthenticatedUsers"
+)
+ROLE = re.compile(r"((projects|organizations)/[^/\s]+/)?roles/[\w.]+")
+
+
+def check_bindings(bindings: list[dict]) -> None:
+    """Roles and members of an IAM policy, as they are written.
+
+    Raises:
+        ApiError: one that is none.
+    """
+    for binding in bindings:
+        role = binding.get("role", "")
+        if not ROLE.fullmatch(role):
+            raise ApiError(400, f"Role {role!r} is invalid; expected roles/NAME.")
+        for member in binding.get("members", []):
+            if not MEMBER.fullmatch(member):
+                raise ApiError(400, f"Invalid member: {member!r}; expected user:EMAIL or its like.")
+
+
 def check_names(method_id: str, path: dict[str, str]) -> None:
     """Project ids and regions in resource names.
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from starlette.responses import Response
 
+from helpers.emulator.front import rules
 from helpers.emulator.front.calls import (
     ApiError,
     Call,
     Cloud,
     now,
     on_start,
+    part_of,
     project_number,
     refused,
 )
@@ -31,6 +33,7 @@ PUBLIC = {"allUsers", "allAuthenticatedUsers"}
 DUAL = {"ASIA1", "EUR4", "EUR5", "EUR7", "EUR8", "NAM4"}
 MULTI = {"ASIA", "EU", "US"}
 NO_FILE = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00\r\n]")  # in a name
+PAGE = 1000
 SCANS = 16  # of folders, kept for the next page of a list
 LONGEST_RETENTION_S = 3_155_760_000  # a hundred years
 _scans: dict[Path, "Scan"] = {}
@@ -172,6 +175,8 @@ def insert_bucket(call: Call) -> dict:
     name = call.body.get("name", "")
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]", name) or ".." in name:
         raise ApiError(400, f"Invalid bucket name: {name!r}; expected 3-63 of [a-z0-9._-].")
+    if re.search(r"^goog|google|^\d+\.\d+\.\d+\.\d+$", name):  # [D: storage/docs/buckets#naming]
+        raise ApiError(400, f"Invalid bucket name: {name!r}; goog, google or an IP address in it.")
     place = call.body.get("location", "US").upper()
     if not re.fullmatch(r"[A-Z]+(-[A-Z]+)+\d+", place) and place not in DUAL | MULTI:
         raise ApiError(400, f"The specified location constraint is not valid: {place}.")
@@ -207,14 +212,14 @@ def list_buckets(call: Call) -> dict:
     prefix = call.query.get("prefix", "")
     items = call.state.list("bucket", call.query.get("project", ""))
     items = [bucket for bucket in items if bucket["name"].startswith(prefix)]
-    token = call.query.get("pageToken") or "0"
-    if not token.isdecimal():
-        raise ApiError(400, "Invalid pageToken.")
-    start, size = int(token), int(call.query.get("maxResults") or 1000)
-    answer = {"kind": "storage#buckets", "items": items[start : start + size]}
-    if start + size < len(items):
-        answer["nextPageToken"] = str(start + size)
-    return answer
+    shown, token = part_of(call, items, page_size(call))
+    answer = {"kind": "storage#buckets", "items": shown}
+    return answer | ({"nextPageToken": token} if token else {})
+
+
+def page_size(call: Call) -> int:
+    """Of a list: at most 1,000 [P]."""
+    return min(int(call.query.get("maxResults") or PAGE), PAGE)
 
 
 @serve("buckets.patch", "buckets.update")
@@ -286,6 +291,8 @@ def _completed(bucket: dict, before: dict, body: dict) -> dict:
         before: as it was; {} for a new one.
         body: what was asked for.
     """
+    for _, message in rules.display_name_and_labels({"labels": bucket.get("labels") or {}}, {}):
+        raise ApiError(400, f"Invalid labels: {message}")
     place = bucket["location"]
     dual = place in DUAL or bucket.get("customPlacementConfig")
     kind = "dual-region" if dual else "multi-region" if place in MULTI else "region"
@@ -378,6 +385,7 @@ def set_policy(call: Call) -> dict:
             raise ApiError(412, "The policy was changed meanwhile: its etag does not match.")
         access, version = bucket["iamConfiguration"], call.body.get("version") or 1
         bindings = call.body.get("bindings", [])
+        rules.check_bindings(bindings)
         if version not in (1, 3):
             raise ApiError(400, f"Invalid policy version {version}; expected 1 or 3.")
         if any("condition" in binding for binding in bindings):

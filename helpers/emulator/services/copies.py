@@ -14,7 +14,8 @@ SOURCES = 32  # that one call composes
 
 @serve("objects.rewrite", "objects.copy")
 def copy_object(call: Call) -> dict:
-    """Both give the whole copy at once. Settings are the source's, but for those in the body."""
+    """Both give the whole copy at once. Settings are those in the body, all of them; without a
+    body, the source's."""
     path, query = call.path, call.query
     origin, bucket = path["sourceBucket"], buckets.find(call, path["destinationBucket"])
     buckets.find(call, origin)
@@ -26,7 +27,7 @@ def copy_object(call: Call) -> dict:
                 raise blobs.missing(origin, path["sourceObject"])
             conditions.check(source, query, prefix="ifSource")
             shutil.copyfile(blobs.place_of(call.cloud, source), part)
-        about = {key: source[key] for key in COPIED if key in source} | call.body
+        about = call.body or {key: source[key] for key in COPIED if key in source}
         sums = {key: source[key] for key in ("crc32c", "md5Hash") if key in source}
         made = _put(call, bucket["name"], path["destinationObject"], part, sums, about)
     finally:

@@ -15,6 +15,9 @@ import orjson
 from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now, project_number
 from helpers.emulator.front.filters import compile_filter
 
+# As LogEntry.severity has them, the least first [P].
+SEVERITIES = ("DEFAULT", "DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT",
+              "EMERGENCY")  # fmt: skip
 ID_LABEL = {"ml_job": "job_id", "build": "build_id"}  # every other type: "endpoint_id"
 
 
@@ -39,7 +42,8 @@ def entries(call: Call) -> dict:
     """Entries of the named projects, oldest first unless orderBy says otherwise."""
     text = call.body.get("filter", "")
     try:
-        wanted = compile_filter(text) if text.strip() else lambda entry: True
+        ranks = {"severity": SEVERITIES}
+        wanted = compile_filter(text, ranks=ranks) if text.strip() else lambda entry: True
     except ValueError as error:
         raise ApiError(400, f"Unparseable filter: {error}") from error
     order = call.body.get("orderBy") or "timestamp asc"
@@ -52,26 +56,35 @@ def entries(call: Call) -> dict:
     if not names or not all(re.fullmatch(r"projects/[^/]+", name) for name in names):
         raise ApiError(400, f"resourceNames={names}; expected projects/PROJECT, one or more.")
     projects = dict.fromkeys(name.split("/")[1] for name in names)
-    narrowed = re.search(r'resource\.labels\.\w+\s*=\s*"?([\w-]+)"?', text)
-    within = _within(text)
+    size = int(call.body.get("pageSize") or 50)
+    if size < 0:
+        raise ApiError(400, f"page_size must not be negative; found {size}.")
+    plain = _plain(text)
+    narrowed = re.search(r'resource\.labels\.(?:job|build|endpoint)_id\s*=\s*"?([\w-]+)"?', plain)
+    within = _within(plain)
     found = (_entries(call.cloud, each, narrowed and narrowed[1], within) for each in projects)
     chosen = [entry for entry in itertools.chain(*found) if wanted(entry)]
     chosen.sort(key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
-    start, size = int(token), min(int(call.body.get("pageSize") or 50), 1000)
+    start, size = int(token), min(size, 1000)
     answer: dict = {"entries": chosen[start : start + size]} if chosen[start:] else {}
     if start + size < len(chosen):
         answer["nextPageToken"] = str(start + size)
     return answer
 
 
-def _within(text: str) -> tuple[bytes, bytes]:
+def _plain(text: str) -> str:
+    """A filter all of whose parts must hold, without the texts it looks for; else nothing."""
+    text = re.sub(r'[:~]\s*"(?:[^"\\]|\\.)*"', ':""', text)
+    return "" if re.search(r"\b(OR|NOT)\b|(^|[\s(])-", text) else text
+
+
+def _within(plain: str) -> tuple[bytes, bytes]:
     """The times between which a filter's entries lie, where it says so plainly."""
     bounds = {">": [], "<": []}
-    if not re.search(r"\b(OR|NOT)\b|(^|[\s(])-", text):
-        for sign, moment in re.findall(r'timestamp\s*([<>])=?\s*"([^"]+)"', text):
-            with contextlib.suppress(ValueError):
-                at = datetime.datetime.fromisoformat(moment).astimezone(datetime.UTC)
-                bounds[sign].append(at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode())
+    for sign, moment in re.findall(r'timestamp\s*([<>])=?\s*"([^"]+)"', plain):
+        with contextlib.suppress(ValueError):
+            at = datetime.datetime.fromisoformat(moment).astimezone(datetime.UTC)
+            bounds[sign].append(at.strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode())
     return max(bounds[">"], default=b""), min(bounds["<"], default=b"~")
 
 

@@ -30,7 +30,7 @@ HEADERS = {
 @serve("objects.list")
 def list_objects(call: Call) -> dict:
     bucket, query = buckets.find(call), call.query
-    size = int(query.get("maxResults") or 1000)
+    size = buckets.page_size(call)
     page = list(itertools.islice(_entries(call, bucket["name"]), size + 1))
     is_last, page = len(page) <= size, page[:size]
     live = [name for name, generation, is_prefix in page if generation == LIVE and not is_prefix]

@@ -19,6 +19,7 @@ from helpers.emulator.front.calls import (
     project_number,
     resources,
 )  # fmt: skip
+from helpers.emulator.front.rules import check_bindings
 from helpers.emulator.services import operations
 
 KNOWN = {
@@ -146,6 +147,7 @@ def set_policy(call: Call) -> dict:
     name, policy = f"policy/{_holder(call)}", call.body.get("policy")
     if policy is None:
         raise ApiError(400, "Request contains an invalid argument: policy is not set.")
+    check_bindings(policy.get("bindings", []))
     if policy.get("version") != 3 and any("condition" in b for b in policy.get("bindings", [])):
         raise ApiError(400, "Policies with conditions must have version 3 (policy.version).")
     kept = call.state.get(name) or {"etag": "BwAAAA=="}
