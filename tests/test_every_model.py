@@ -175,7 +175,7 @@ SHORTENED = {
 }
 
 
-WHOLE = [("image", False), ("several", True)]
+WHOLE = [("several", True)]
 LONG = [(kind, False) for kind in (*KINDS, "signatures")] + [
     (kind, True) for kind in KINDS if kind not in ("application", "sequential")
 ]

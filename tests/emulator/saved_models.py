@@ -2,9 +2,9 @@
 
     python -m tests.emulator.saved_models FOLDER
 
-`one`, `two`: y = a·w + b·v; `words`: a look-up table, text and number out; `slow`: takes about a
-millisecond a round; `looker`: how many files it sees at a path; `kinds`: a signature for each
-kind of number, text, shape and state.
+`one`, `two`: y = a·w + b·v; `add`: of rows of two, a + 10 b; `words`: a look-up table, text and
+number out; `slow`: takes about a millisecond a round; `looker`: how many files it sees at a path;
+`kinds`: a signature for each kind of number, text, shape and state.
 """
 
 import base64
@@ -75,6 +75,11 @@ def main(folder: Path) -> None:
         module.w = tf.Variable([2 * factor, 3 * factor])
         save(name, lambda x, m=module: {"y": x["a"] * m.w[0] + x["b"] * m.w[1]}, module,
              a="float32", b="float32")  # fmt: skip
+
+    spec = tf.TensorSpec([None, 2], name="x")
+    add = tf.function(lambda x: x[:, 0] + 10 * x[:, 1], input_signature=[spec])
+    call = add.get_concrete_function()
+    tf.saved_model.save(tf.Module(), str(folder / "add" / "1"), signatures=call)
 
     module = tf.Module()
     module.w = tf.Variable(0.1)

@@ -81,10 +81,10 @@ class Batches:
 
 
 @pytest.fixture(scope="session")
-def arrays(tmp_path_factory):
-    """Two models that take arrays and start fast: `add` gives a + 10 b, `count` the row's place in
-    its batch (for rows of a one)."""
-    folder = tmp_path_factory.mktemp("arrays")
+def fitted(tmp_path_factory):
+    """Models of scikit-learn, which need no TensorFlow on a cloud of their own: `add` again, and
+    `count`, which gives a row's place in its batch (for rows of a one)."""
+    folder = tmp_path_factory.mktemp("fitted")
     features = np.random.default_rng(0).normal(size=(20, 2))
     add = LinearRegression().fit(features, features @ [1, 10])
     running = FunctionTransformer(np.cumsum, kw_args={"axis": 0})
@@ -95,20 +95,24 @@ def arrays(tmp_path_factory):
     return folder
 
 
-def registered(running, folder) -> str:
-    name = f"m{uuid.uuid4().hex[:8]}"
-    return register(running, folder, name, containerSpec=SKLEARN)["model"]
+def registered(running, folder, **about) -> str:
+    return register(running, folder, f"m{uuid.uuid4().hex[:8]}", **about)["model"]
 
 
 @pytest.fixture
-def add(emulator, arrays) -> Batches:
-    return Batches(emulator, registered(emulator, arrays / "add"))
+def add(emulator, saved_models) -> Batches:  # noqa: F811
+    return Batches(emulator, registered(emulator, saved_models / "add"))
 
 
 @pytest.fixture
-def slow(add):
+def fits(emulator, fitted) -> Batches:
+    return Batches(emulator, registered(emulator, fitted / "add", containerSpec=SKLEARN))
+
+
+@pytest.fixture
+def slow(fits):
     """Rows enough for a while, one a request; as many uris as wanted."""
-    base = add.put({"rows.jsonl": "".join(f"[{i}, 1]\n" for i in range(8000))})
+    base = fits.put({"rows.jsonl": "".join(f"[{i}, 1]\n" for i in range(8000))})
     return {"uris": [f"{base}/rows.jsonl"], "manualBatchTuningParameters": {"batchSize": 1}}
 
 
@@ -213,8 +217,8 @@ def test_fields_are_chosen_and_arranged(add):
 
 
 @pytest.mark.parametrize(("size", "expected"), [(0, 64), (7, 7)])
-def test_the_batch_size_is_honoured(emulator, arrays, size, expected):
-    count = Batches(emulator, registered(emulator, arrays / "count"))
+def test_the_batch_size_is_honoured(emulator, fitted, size, expected):
+    count = Batches(emulator, registered(emulator, fitted / "count", containerSpec=SKLEARN))
     base = count.put({"a.jsonl": "[1]\n" * 150})
     fields = {"manualBatchTuningParameters": {"batchSize": size}} if size else {}
     _, results, _ = count.run(f"{base}/a.jsonl", **fields)
@@ -250,7 +254,8 @@ def test_jobs_that_cannot_work(add, tmp_path):
         with pytest.raises(CloudError, match=said):
             add.create(uri, **change)
     nowhere = {"predictionsFormat": "jsonl", "gcsDestination": {"outputUriPrefix": "gs://none/x"}}
-    broken = Batches(add.running, registered(add.running, tmp_path_of_text(tmp_path)))
+    no_model = tmp_path_of_text(tmp_path)
+    broken = Batches(add.running, registered(add.running, no_model, containerSpec=SKLEARN))
     for name, said in [
         (add.create(f"{base}/none*.jsonl"), "There are no files at"),
         (add.create(uri, outputConfig=nowhere), "bucket does not exist: none"),
@@ -267,32 +272,32 @@ def tmp_path_of_text(folder):
     return folder
 
 
-def test_a_running_job_shows_its_progress_and_is_cancelled(add, slow):
-    name = add.create(*slow.pop("uris"), **slow)
+def test_a_running_job_shows_its_progress_and_is_cancelled(fits, slow):
+    name = fits.create(*slow.pop("uris"), **slow)
     with pytest.raises(CloudError, match="cancel it, then delete it"):
-        add.session.call(add.api.delete(name=name))
-    seen = until(lambda: add.get(name).get("completionStats"))
+        fits.session.call(fits.api.delete(name=name))
+    seen = until(lambda: fits.get(name).get("completionStats"))
     assert 0 < int(seen["successfulCount"]) < 8000
     assert int(seen["successfulCount"]) + int(seen["incompleteCount"]) == 8000
-    assert add.get(name)["state"] == "JOB_STATE_RUNNING"
-    prefix = add.get(name)["outputConfig"]["gcsDestination"]["outputUriPrefix"]
-    assert storage.list_uris(add.session, prefix) == []
-    add.session.call(add.api.cancel(name=name))
-    job = add.end(name)
+    assert fits.get(name)["state"] == "JOB_STATE_RUNNING"
+    prefix = fits.get(name)["outputConfig"]["gcsDestination"]["outputUriPrefix"]
+    assert storage.list_uris(fits.session, prefix) == []
+    fits.session.call(fits.api.cancel(name=name))
+    job = fits.end(name)
     assert (job["state"], job["error"]["code"]) == ("JOB_STATE_CANCELLED", 1)
-    add.session.call(add.api.cancel(name=name))
-    assert add.get(name) == job
-    assert storage.list_uris(add.session, prefix) == []
-    until(lambda: not servers_of(add.running))
-    add.session.wait(add.session.call(add.api.delete(name=name)))
+    fits.session.call(fits.api.cancel(name=name))
+    assert fits.get(name) == job
+    assert storage.list_uris(fits.session, prefix) == []
+    until(lambda: not servers_of(fits.running))
+    fits.session.wait(fits.session.call(fits.api.delete(name=name)))
 
 
-def test_a_model_server_that_dies_is_started_again(add, slow):
-    name = add.create(*slow.pop("uris"), **slow)
-    until(lambda: add.get(name).get("completionStats"))
-    for process in servers_of(add.running):
+def test_a_model_server_that_dies_is_started_again(fits, slow):
+    name = fits.create(*slow.pop("uris"), **slow)
+    until(lambda: fits.get(name).get("completionStats"))
+    for process in servers_of(fits.running):
         os.kill(process.pid, signal.SIGKILL)
-    results, errors = add.read(add.end(name))
+    results, errors = fits.read(fits.end(name))
     assert [result["instance"][0] for result in results] == list(range(8000))
     assert errors == []
 
@@ -305,9 +310,9 @@ def test_a_model_server_that_dies_is_started_again(add, slow):
         ("stop", "running"),
     ],
 )
-def test_a_job_goes_on_after_the_local_cloud_ended(start_emulator, arrays, how, when):
+def test_a_job_goes_on_after_the_local_cloud_ended(start_emulator, fitted, how, when):
     first = start_emulator()
-    batches = Batches(first, registered(first, arrays / "add"))
+    batches = Batches(first, registered(first, fitted / "add", containerSpec=SKLEARN))
     base = batches.put({"a.jsonl": "".join(f"[{i}, 1]\n" for i in range(6000)) + "[1]\n"})
     size = {"manualBatchTuningParameters": {"batchSize": 1}}
     name, before = batches.create(f"{base}/a.jsonl", **size), 0
@@ -326,9 +331,9 @@ def test_a_job_goes_on_after_the_local_cloud_ended(start_emulator, arrays, how, 
     assert list((second.folder / "batch").iterdir()) == []
 
 
-def test_a_job_whose_input_changed_meanwhile_fails(start_emulator, arrays):
+def test_a_job_whose_input_changed_meanwhile_fails(start_emulator, fitted):
     first = start_emulator()
-    batches = Batches(first, registered(first, arrays / "add"))
+    batches = Batches(first, registered(first, fitted / "add", containerSpec=SKLEARN))
     base = batches.put({"a.jsonl": "[1, 1]\n" * 6000})
     size = {"manualBatchTuningParameters": {"batchSize": 1}}
     name = batches.create(f"{base}/a.jsonl", **size)
@@ -371,10 +376,10 @@ def test_googles_own_client(add, monkeypatch):
 
 
 @pytest.mark.soak
-def test_a_job_survives_any_number_of_kills(start_emulator, arrays):
+def test_a_job_survives_any_number_of_kills(start_emulator, fitted):
     """kill -9 at moments drawn beforehand: starting, scoring, ending; no row is lost or doubled."""
     draw, running = random.Random(11), start_emulator()
-    batches = Batches(running, registered(running, arrays / "add"))
+    batches = Batches(running, registered(running, fitted / "add", containerSpec=SKLEARN))
     rows = 60_000
     text = "".join(f"[{i}, 1]\n" if i % 1000 else "[]\n" for i in range(rows))
     base = batches.put({"a.jsonl": text})
