@@ -39,7 +39,8 @@ def predict(endpoint: Endpoint, values, *, signature: str = "", timeout_s: float
     Returns:
         For a table's frame (n, outputs) in the target's own unit, same order and index: the
         target's column; for a classification one `probability_…` column a class beside it. Else
-        an array (n, …), or of several outputs a dict of them.
+        an array (n, …), or of several outputs a dict of them by name, in alphabetical order: a
+        SavedModel keeps no other.
     Raises:
         NotDeployedError: no model serves on the endpoint.
         SchemaError: a name, value, type or shape does not fit; nothing was sent.

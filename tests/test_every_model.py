@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression
 
 import helpers
 from helpers import storage
-from helpers.errors import DataError, JobError, NotFoundError, SchemaError, SettingError
+from helpers.errors import CloudError, DataError, JobError, NotFoundError, SchemaError, SettingError
 from helpers.inputs.metrics import errors
 from tests import every_model, once
 from tests.emulator.conftest import start, until
@@ -250,13 +250,22 @@ def test_a_scikit_learn_notebook_ends_with_the_way_that_is_its_own(session, tmp_
 
 def test_own_signatures_are_called_by_name(served):
     endpoint, *_ = served("signatures")
-    assert set(endpoint.model.signatures) == {"serving_default", "total"}
+    assert set(endpoint.model.signatures) == {"serving_default", "total", "kept"}
     found = helpers.predict(endpoint, HALVES)
     same(found, {"doubled": HALVES * 2, "yes": np.array([True, False])})
     ids = np.arange(10).reshape(2, 5)
     same(helpers.predict(endpoint, ids, signature="total"), ids.sum(axis=1))
     with pytest.raises(SchemaError, match='no signature "totl".*Did you mean "total"'):
         helpers.predict(endpoint, ids, signature="totl")
+    given = {"ids": [2**64 - 1, 2**53 + 1], "words": ["ü", b"a"]}
+    for rows in (slice(2), slice(1)):  # to the last digit and byte
+        found = helpers.predict(endpoint, some(given, rows), signature="kept")
+        assert found["ids"].tolist() == given["ids"][rows]
+        assert found["words"].tolist() == ["ü", "a"][rows]
+        assert found["code_bytes"].tolist() == [b"\xff\xc3\xbc", b"\xffa"][rows]
+    given["words"] = ["a", b"\xff"]
+    with pytest.raises(CloudError, match=r"'words' holds bytes that .* Name it \"words_bytes\""):
+        helpers.predict(endpoint, given, signature="kept")
 
 
 def test_names_types_and_shapes_are_checked_before_anything_is_sent(served, monkeypatch):
@@ -382,6 +391,9 @@ def test_rows_of_a_bucket_are_scored_where_they_lie(session, served):
     folder = helpers.batch_predict(session, model, uri)
     found = helpers.storage.list_uris(session, folder)
     assert any("prediction.results" in one for one in found)
+    gap = {"amounts": [[1, 2, 3], [1, np.nan, 3]], "kind": [1, 1]}
+    with pytest.raises(SchemaError, match=r"gap \(NaN\) or infinity in row 1; a batch prediction"):
+        helpers.batch_predict(session, model, gap)
 
 
 def test_a_frame_can_be_the_columns_of_a_matrix(served):

@@ -73,6 +73,12 @@ def test_several_outputs_have_their_names_before_them():
         ({"other": CLASSES}, {"one": CLASSES}),
         (np.array(["a"] * 50), SHARES),
         (SHARES, SHARES[:, :2]),
+        ([], []),
+        ([], pd.DataFrame({"price": []})),
+        (pd.date_range("2020", periods=50), SHARES[:, 0]),
+        (np.full((50, 3), "2020", "M8[D]"), SHARES),
+        (SHARES[:, 0], np.full(50, 3, "m8[s]")),
+        (SHARES[:, 0] * 1j, SHARES[:, 0]),
     ],
 )
 def test_what_can_not_be_compared_is_refused(truth, answers):

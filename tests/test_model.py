@@ -350,6 +350,15 @@ def test_a_module_that_is_no_keras_model_is_called_as_it_says(tmp_path):
     np.testing.assert_array_equal(
         saved.signatures["serving_default"](x=tf.ones((1, 2)))["output_0"], [[2, 2]]
     )
+    for truth in (pd.date_range("2020", periods=2), [pd.Timestamp("2020")] * 2, [1, 2j]):
+        with pytest.raises(SettingError, match="examples: the truth is .* expected numbers, or"):
+            helpers.export(Twice(), folder=tmp_path, examples=(np.ones((2, 2)), truth))
+
+    def turned(wave: tf.TensorSpec([None], tf.complex64)):
+        return tf.math.real(wave)
+
+    with pytest.raises(SettingError, match='"wave" is complex64, n; .* no JSON for complex'):
+        helpers.export(tf.Module(), folder=tmp_path, serve=turned)
     with pytest.raises(SettingError, match="takes no named argument"):
         helpers.export(tf.Module(), folder=tmp_path)
 

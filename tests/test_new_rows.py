@@ -2,6 +2,9 @@
 
 import json
 import keyword
+import re
+from decimal import Decimal
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import new_rows, picture_files, values, wire
+from helpers.inputs import new_rows, picture_files, requests, table_columns, values, wire
 from helpers.inputs.signature import Signature, Tensor
 
 ROOMS = {
@@ -24,6 +27,7 @@ ROOMS = {
 }
 ONE = Signature({"x": Tensor("float32", (None, 2))}, {"y": Tensor("float32", (None,))})
 TEXT = Signature({"text": Tensor("string", (None,))}, {"y": Tensor("float32", (None,))})
+BIG = 2**53 + 1  # which float64 rounds
 CSV = 'name,kind,"size (m²)",built\nthe first,007,"1,200 m²",2019-03-01\nthe second,b,,2020-01-05\n'
 
 
@@ -161,6 +165,8 @@ def test_rows_are_packed_in_the_inputs_own_types():
     name = wire.packed_name(Signature(both, {}))
     assert name.startswith("packed_")
     assert name != wire.packed_name(Signature(both, {"y": Tensor("float32", (None,))}))
+    alike = {"y": Tensor("float32", (None,)), "y_bytes": Tensor("string", (None,))}
+    assert wire.packed_name(Signature(both, alike)) == ""
     for about in (Tensor("string", (None,)), Tensor("float32", (None, None)), Tensor("bool", ())):
         assert wire.packed_name(Signature({"a": about}, {})) == ""
 
@@ -175,9 +181,123 @@ def test_rows_are_packed_in_the_inputs_own_types():
         ([b"x\0", "y"], Tensor("string", (None,)), [b"x\0", "y"]),
         (np.array(["ab", "c"]), Tensor("string", (None, 1)), [["ab"], ["c"]]),
         ([[1, 2, 3]], Tensor("float16", None), [[1, 2, 3]]),
+        ([2**64 - 1, BIG], Tensor("uint64", (None,)), [2**64 - 1, BIG]),
+        ([BIG, 1.0, True], Tensor("int64", (None,)), [BIG, 1, 1]),
+        ([True, False], Tensor("uint64", (None,)), [1, 0]),
+        (pd.Series([-BIG, 2**60 + 1], dtype=object), Tensor("int64", (None,)), [-BIG, 2**60 + 1]),
+        (np.array([-(2.0**63)]), Tensor("int64", (None,)), [-(2**63)]),
+        (pd.DataFrame({k: pd.array([BIG], "Int64") for k in "abc"}), Tensor("int64", (None, 3)),
+         [[BIG] * 3]),
+        (pd.DataFrame({"a": [BIG], "b": [1.0]}), Tensor("int64", (None, 2)), [[BIG, 1]]),
+        (pd.DataFrame({"x": [1.0], "y": 2.0, "z": 3.0}), Tensor("float32", (None, 3)), [[1, 2, 3]]),
+        (pd.DataFrame({"x": [1.0, 2.0]}), Tensor("float32", (None, 1)), [[1], [2]]),
+        ([Decimal("1.5"), True, 2], Tensor("float32", (None,)), [1.5, 1, 2]),
+        ([np.inf], Tensor("float16", (None,)), [np.inf]),
     ],
-)
+)  # fmt: skip
 def test_values_become_what_an_input_is(given, about, expected):
     found = values.fit(given, Signature({"x": about}, {}))["x"]
     assert found.tolist() == expected
     assert found.dtype == (object if about.dtype == "string" else about.dtype)
+
+
+def test_a_gap_among_numbers_is_no_number_and_no_text():
+    rows = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": 1.5})
+    found = values.fit(rows, ONE)["x"]
+    np.testing.assert_array_equal(found, [[1, 1.5], [np.nan, 1.5]])
+    whole = Signature({"x": Tensor("int64", (None, 2))}, {})
+    with pytest.raises(SchemaError, match="holds nan; expected int64"):
+        values.fit(rows.assign(b=BIG), whole)
+
+
+DAY = pd.Timestamp("2020-01-01")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        (np.array([2.0**63]), "int64", r"holds 9\.22\d+e\+18; expected int64"),
+        ([BIG, 2**63], "int64", "holds 9223372036854775808; expected int64"),
+        ([2**64], "uint64", "holds 18446744073709551616; expected uint64"),
+        (np.array([np.inf]), "uint8", "holds inf; expected uint8"),
+        ([1e39], "float32", r"holds 1e\+39; expected float32, n: numbers from -3.40282e\+38 to"),
+        (np.array([70_000]), "float16", "holds 70000; expected float16"),
+        ([10**400], "float64", "is whole numbers beyond float64; expected"),
+        (pd.to_datetime(["2020-01-01"]), "float32", "is dates; expected float32"),
+        ([1, DAY], "float32", "is dates; expected"),
+        (pd.to_timedelta(["1d"]), "int64", "is durations; expected"),
+        ([1 + 2j], "float32", "is complex numbers; expected"),
+        (np.array(["3", 4], object), "int64", "is text; expected"),
+        ([{"a": 1}], "float32", "is a dict; expected"),
+        (np.array([[1], [1, 2]], object), "float32", "is lists that differ in length; expected"),
+        ([1j], "complex64", '"x" is complex64, n; JSON has no complex numbers'),
+        (SimpleNamespace(as_numpy_iterator=list), "float32", "are a tf.data.Dataset; expected"),
+    ],
+)
+def test_what_would_change_on_its_way_is_refused_by_what_it_is(given, kind, said):
+    with pytest.raises(SchemaError, match=said):
+        values.fit(given, Signature({"x": Tensor(kind, (None,))}, {}))
+
+
+def test_whole_numbers_of_a_file_are_read_to_their_last_digit(tmp_path):
+    three = Signature({name: Tensor("int64", (None,)) for name in "abc"}, {})
+    path = tmp_path / "rows.csv"
+    path.write_text(f"a,b,c,d\n{BIG},007,{2**63 - 1},x\n-{BIG},008,1,y\n")
+    found = values.fit(new_rows.read(str(path), {}, three, None).rows, three)
+    expected = {"a": [BIG, -BIG], "b": [7, 8], "c": [2**63 - 1, 1]}
+    assert {name: column.tolist() for name, column in found.items()} == expected
+    matrix = Signature({"a": Tensor("int64", (None, 2))}, {})
+    path.write_text(f"a,b\n{BIG},1.0\n{BIG},2.0\n")
+    found = values.fit(new_rows.read(str(path), {}, matrix, None).rows, matrix)
+    assert found["a"].tolist() == [[BIG, 1], [BIG, 2]]
+    for written in ("9,007,199,254,740,993", f"{BIG}.0"):
+        path.write_text(f'a,b\n"{written}",1\n"{written}",2\n')
+        with pytest.raises(SchemaError, match=f"holds '{written}' in row 0; expected a whole"):
+            new_rows.read(str(path), {}, matrix, None)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"a": {BIG}, "b": 1, "c": 1.0}}\n{{"a": 2, "b": -{BIG}, "c": 1}}\n')
+    found = values.fit(new_rows.read(str(path), {}, three, None).rows, three)
+    assert (found["a"].tolist(), found["b"].tolist()) == ([BIG, 2], [1, -BIG])
+
+
+def test_answers_come_in_the_type_that_the_model_gives():
+    outputs = {"id": Tensor("uint64", (None,)), "code_bytes": Tensor("string", (None,))}
+    call = Signature({"x": Tensor("float32", (None,))}, outputs)
+    model = SimpleNamespace(instance_schema={}, signatures={"serving_default": call})
+    asked = requests.request(model, [1, 2])
+    codes = [{"b64": "/w=="}, {"b64": "YQ=="}]
+    rows = [{"id": 2**64 - 1, "code_bytes": codes[0]}, {"id": BIG, "code_bytes": codes[1]}]
+    columns = {"id": [2**64 - 1, BIG], "code_bytes": codes}
+    for found in (asked.gather(rows), asked.read(columns, 0, 2)):
+        assert found["id"].tolist() == [2**64 - 1, BIG]
+        assert found["code_bytes"].tolist() == [b"\xff", b"a"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("built_year", [DAY], "2020-01-01 00:00:00 in row 5; expected a number"),
+        ("built_year", pd.DatetimeIndex([DAY]).tz_localize("UTC"), "expected a number"),
+        ("built_year", pd.Categorical([DAY]), "expected a number"),
+        ("built_year", pd.to_timedelta(["1d"]), "1 days 00:00:00 in row 5; expected a number"),
+        ("built_year", [1 + 2j], "expected a number"),
+        ("built_year", np.array([1j], object), "expected a number"),
+        ("built_year", [b"12"], "b'12' in row 5; expected a number"),
+        ("kind", [b"a"], "b'a' in row 5; expected text"),
+        ("kind", pd.Categorical([b"a"]), "b'a' in row 5; expected text"),
+    ],
+)
+def test_a_tables_column_takes_nothing_that_only_looks_alike(column, values, said):
+    row = {"size (m²)": [1.5], "kind": ["a"], "built_year": [2000]} | {column: values}
+    with pytest.raises(SchemaError, match=f'"{column}" holds .*{re.escape(said)}'):
+        table_columns.check(ROOMS, pd.DataFrame(row, index=[5]))
+
+
+def test_a_tables_numbers_may_be_categories_and_texts():
+    rows = {"size (m²)": pd.Categorical([2, None]), "kind": pd.Categorical(["a", "b"]),
+            "built_year": np.array(["2000", Decimal(2001)], object)}  # fmt: skip
+    found = table_columns.check(ROOMS, pd.DataFrame(rows))
+    expected = {"size (m²)": [2, -1], "kind": ["a", "b"], "built_year": [2000, 2001]}
+    assert {name: column.tolist() for name, column in found.items()} == expected

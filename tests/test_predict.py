@@ -164,6 +164,14 @@ def test_integers_beyond_float32_are_rounded_as_in_training(numbers):
     pd.testing.assert_frame_equal(helpers.predict(numbers, rows), helpers.predict(numbers, exact))
 
 
+def test_an_answer_that_is_no_text_says_which_name_would_make_it_one(numbers, monkeypatch):
+    helpers.predict(numbers, frame(1))  # all else is known
+    answer = httplib2.Response({"status": 200}), b'{"outputs": "\xff"}'  # as TensorFlow Serving's
+    monkeypatch.setattr(httplib2.Http, "request", lambda *_, **__: answer)
+    with pytest.raises(CloudError, match="is no UTF-8 text.* ends in _bytes"):
+        helpers.predict(numbers, frame(1))
+
+
 # An interrupt that meets an object's finalizer is dropped by Python, with a word about it.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_sends_nothing_more(numbers, monkeypatch):

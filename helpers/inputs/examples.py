@@ -18,6 +18,7 @@ from helpers.inputs.values import by_input, fit
 
 MOST = 1000
 NAME = "examples.jsonl"
+TRUTHS = {"integer", "floating", "mixed-integer-float", "boolean", "string", "bytes", "empty"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def fitted(examples, signature: Signature) -> tuple[dict[str, np.ndarray], Any]:
                 f"examples: {rows} inputs, but the truth{name and f' {name}'} has the shape "
                 f"{values.shape}; "
                 "expected one a row."
+            )
+        if pd.api.types.infer_dtype(values.ravel(), skipna=True) not in TRUTHS:
+            raise SettingError(
+                f"examples: the truth{name and f' {name}'} is {values.dtype}; expected numbers, "
+                "or classes as whole numbers or texts."
             )
     kept = choose(rows)
     arrays = {name: values[kept] for name, values in arrays.items()}

@@ -12,6 +12,7 @@ from helpers.errors import SettingError
 from helpers.inputs.answers import SHARES, probability_name
 
 NAME = "metrics.json"
+COMPARED = "biufOSU"  # numbers, texts, objects: no dates, no complex numbers
 
 
 def metrics(
@@ -104,7 +105,7 @@ def score(truth, answers) -> dict[str, float]:
     if isinstance(answers, pd.DataFrame | dict):
         return _of_named(truth, {name: np.asarray(answers[name]) for name in answers})
     answers = np.asarray(answers)
-    _check(truth.ndim and answers.ndim and len(truth) == len(answers), truth, answers)
+    _check(_alike_in_rows(truth, answers), truth, answers)
     if truth.ndim == 1 or truth.shape[1:] == (1,):
         return _of_one(truth.reshape(-1), answers.reshape(len(answers), -1))
     _check(truth.shape == answers.shape, truth, answers)
@@ -123,7 +124,7 @@ def _of_named(truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, fl
     answer = answers[others[0]]
     if not shares:
         return score(truth, answer)
-    _check(len(truth) == len(answer), truth, answer)
+    _check(_alike_in_rows(truth, answer), truth, answer)
     found = {"accuracy": _alike(truth, answer)}
     names = {value: probability_name(value) for value in set(truth.tolist())}
     matrix = next(iter(shares.values()))
@@ -134,6 +135,12 @@ def _of_named(truth: np.ndarray, answers: dict[str, np.ndarray]) -> dict[str, fl
     elif len(shares) == 1 and matrix.ndim == 2 and truth.dtype.kind in "iu":
         found["log_loss"] = _log_loss(matrix, truth)
     return found
+
+
+def _alike_in_rows(truth: np.ndarray, answers: np.ndarray) -> bool:
+    """Whether both are numbers or classes, and some, and as many."""
+    known = truth.dtype.kind in COMPARED and answers.dtype.kind in COMPARED
+    return known and truth.ndim and answers.ndim and 0 < len(truth) == len(answers)
 
 
 def _of_one(truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
@@ -199,5 +206,5 @@ def _check(fits: bool, truth, answers) -> None:
     if not fits:
         raise SettingError(
             f"The truth ({shown(truth)}) can't be compared with the answers ({shown(answers)}). "
-            "Give one a row for each output, as a dict where there are several."
+            "Give numbers or classes, one a row for each output; a dict where there are several."
         )

@@ -18,7 +18,8 @@ from helpers.inputs.column_types import typed
 from helpers.inputs.columns import Remarks, from_frame, identifier, written
 from helpers.inputs.requests import is_table
 from helpers.inputs.signature import Signature
-from helpers.inputs.values import by_input
+from helpers.inputs.values import WIDE, by_input, is_matrix
+from helpers.inputs.wire import WHOLE
 
 ENDING = "-predictions.csv"
 
@@ -64,10 +65,10 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
         kinds = {name: about["type"] for name, about in instance["properties"].items()}
     else:
         kinds = {
-            name: "string" if about.dtype == "string" else "number"
-            for name, about in signature.inputs.items()
-        }
-        if not set(kinds) & set(given.columns) and len(kinds) == 1:
+            name: "whole" if about.dtype in WIDE else "string" if about.dtype == "string"
+            else "number" for name, about in signature.inputs.items()
+        }  # fmt: skip
+        if is_matrix([*given.columns], signature.inputs):
             return NewRows(_only(given, comma, *kinds.values()), given)
     rows = _columns(given, kinds, comma)
     return NewRows(rows if is_table(instance) else {n: rows[n].to_numpy() for n in rows}, given)
@@ -166,13 +167,31 @@ def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.Data
             texts = given[place]
             found[name] = texts.where(texts.isna(), texts.astype(str).str.strip())
         elif place in read or name in read:
-            column = pd.Series(written(read[place if place in read else name]))
-            found[name] = column
+            found[name] = pd.Series(written(read[place if place in read else name]))
+            if place is not None:
+                found[name] = _exact(name, found[name], given[place], kind)
         else:
             continue
         used |= {place} if place is not None else {n for n in given if name.startswith(f"{n}_")}
     _tell(given, used, [name for name in kinds if name not in found])
     return pd.DataFrame(found)
+
+
+def _exact(name: str, column: pd.Series, texts: pd.Series, kind: str) -> pd.Series:
+    """Numbers as training reads them, but codes such as 007 as numbers, and what is to be `whole`
+    in full where a float64 rounds it."""
+    if kind == "number" and column.dtype != object:
+        return column
+    plain = pd.to_numeric(texts, errors="coerce")
+    if plain.notna().all() and (column.dtype == object or plain.dtype.kind in "iu"):
+        return plain
+    if kind == "whole" and column.dtype != object and (beyond := column.abs() >= WHOLE).any():
+        row = beyond.argmax()
+        raise SchemaError(
+            f'Column "{name}" holds {texts[row]!r} in row {row}; expected a whole number, written '
+            "in digits alone."
+        )
+    return column
 
 
 def _tell(given: Iterable, used: set, missing: list[str]) -> None:
@@ -192,7 +211,8 @@ def _only(given: pd.DataFrame, comma: bool, kind: str):
         name = max(lengths, key=lengths.get)  # as the prototype takes the texts of its file
         _tell(given, {name}, [])
         return given[name].fillna("").astype(str).tolist()
-    return _columns(given, dict.fromkeys(given, "number"), comma).to_numpy()
+    numbers = _columns(given, dict.fromkeys(given, kind), comma)
+    return numbers.to_numpy(object if kind == "whole" else None)
 
 
 def _list(names: Iterable) -> str:

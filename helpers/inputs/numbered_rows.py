@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.errors import JobError, NotFoundError, SettingError
+from helpers.errors import JobError, NotFoundError, SchemaError, SettingError
 from helpers.inputs import picture_files, requests, values
 from helpers.inputs.answers import flat_frame
 from helpers.inputs.files import find_files
@@ -42,6 +42,7 @@ def write(session, model, source, key: str, file: Path) -> tuple[pd.Index, Calla
     elif isinstance(source, str | Path):
         source = values.from_file(_one_file(source))
     asked = requests.request(model, source)
+    _check_finite(asked)
     with open(file, "w") as sink:
         sink.writelines(requests.lines(asked.columns, key, itertools.count()))
     if names:
@@ -73,6 +74,17 @@ def read(folder: Path, index: pd.Index, uri: str) -> list:
             f"{errors or 'nothing'}\nThe other rows' results: {uri}"
         )
     return answers
+
+
+def _check_finite(asked: requests.Request) -> None:
+    """Refuse what the service's JSON does not know, though TensorFlow Serving's does."""
+    for name, column in asked.columns.items():
+        if column.dtype.kind == "f" and not (fits := np.isfinite(column)).all():
+            row = fits.reshape(asked.rows, -1).all(axis=1).argmin()
+            raise SchemaError(
+                f'Input "{name}" holds a gap (NaN) or infinity in row {row}; a batch prediction '
+                "job reads JSON, which has neither. Fill it in, or score online (helpers.predict)."
+            )
 
 
 def _write_frames(model, frames: Iterator[pd.DataFrame], key: str, file: Path) -> pd.Index:

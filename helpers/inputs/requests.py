@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import SchemaError, near
+from helpers.inputs import table_columns, wire
 from helpers.inputs import values as arrays
-from helpers.inputs import wire
 from helpers.inputs.answers import answer_frame
-from helpers.inputs.signature import DEFAULT, Signature
+from helpers.inputs.signature import DEFAULT, Signature, Tensor
 
-MOST = float(np.finfo("float32").max)
+ANSWERS = {"answers": Tensor("float32", None)}  # of a table's packed signature
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,6 @@ def is_table(schema: dict) -> bool:
     return bool(kinds) and kinds <= {"number", "string"} and "x-missing" in schema
 
 
-def check_columns(schema: dict, frame: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Check a frame against a table's schema; each column as the model takes it, gaps filled in.
-
-    Returns:
-        column -> (n,) float64, or objects that are all `str`.
-    Raises:
-        SchemaError: names the column, the row and what was expected.
-    """
-    if len(frame) == 0:
-        raise SchemaError("The frame has no rows; expected at least one to score.")
-    wanted = schema["required"]
-    missing = [name for name in wanted if name not in frame.columns]
-    extra = [str(name) for name in frame.columns if name not in wanted]
-    if missing:
-        hint = near(missing[0], extra) if extra else ""
-        raise SchemaError(
-            f'Column "{missing[0]}" is missing.{hint} The model\'s inputs are {", ".join(wanted)}.'
-        )
-    if extra:
-        raise SchemaError(
-            f'Column "{extra[0]}" is not an input of the model; drop it. '
-            f"The model's inputs are {', '.join(wanted)}."
-        )
-    return {name: _checked(name, schema, frame[name]) for name in wanted}
-
-
 def wire_names(schema: dict) -> dict[str, str]:
     """column -> the name the endpoint knows it by."""
     return {
@@ -98,41 +72,9 @@ def wire_names(schema: dict) -> dict[str, str]:
     }
 
 
-def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
-    about, sentinel = schema["properties"][name], schema["x-missing"]
-    if about["type"] == "number" and getattr(column.dtype, "kind", "") in "fiu":
-        numbers = column.to_numpy("float64", na_value=np.nan)
-        if -MOST <= numbers.min() <= numbers.max() <= MOST:
-            return numbers  # none is NaN; of a million rows every copy is felt
-    whole = column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) == "string"
-    if whole and about["type"] == "string":
-        return column.to_numpy()  # as it is: what follows takes ten times as long
-    empty = column.isna().to_numpy()
-    if empty.any() and not about["nullable"]:
-        row = column.index[empty.argmax()]
-        raise SchemaError(
-            f'Column "{name}" is empty (NaN) in row {row}; the model was trained on data without '
-            "gaps there. Fill it in, or drop the row."
-        )
-    if about["type"] == "string":
-        return column.astype("string").fillna(sentinel["string"]).to_numpy(object)
-    try:
-        numbers = pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
-    except TypeError:  # lists, dates and other objects
-        numbers = np.full(len(column), np.nan)
-    bad = ~empty & ~(np.abs(numbers) <= MOST)
-    if bad.any():
-        row = bad.argmax()
-        raise SchemaError(
-            f'Column "{name}" holds {column.iloc[row]!r} in row {column.index[row]}; '
-            "expected a number."
-        )
-    return np.where(empty, sentinel["number"], numbers)
-
-
 def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
     names = wire_names(schema)
-    columns = {names[name]: column for name, column in check_columns(schema, frame).items()}
+    columns = {names[name]: column for name, column in table_columns.check(schema, frame).items()}
     target, packed = answer["title"], schema.get("x-packed", "")
     about = answer.get("properties", {})
     classes = about.get(target, {}).get("enum", [])
@@ -150,7 +92,7 @@ def _of_table(schema: dict, answer: dict, frame: pd.DataFrame) -> Request:
     def read(outputs, start: int, stop: int) -> pd.DataFrame:
         index = frame.index[start:stop]
         if packed:
-            found = wire.outputs(outputs, ["answers_bytes"])["answers"].astype("float64")
+            found = wire.unpacked(outputs, ANSWERS)["answers"].astype("float64")
             return answer_frame(target, classes, found, index)
         if not about:
             return answer_frame(target, (), np.asarray(outputs, "float64"), index)
@@ -181,9 +123,7 @@ def _of_values(signature: Signature, name: str, packed: str, values) -> Request:
     step = fixed[0] if fixed else 1
     if rows % step:
         raise SchemaError(f"{rows} rows; the model takes exactly {step} at once. Give as many.")
-    outputs = list(signature.outputs)
-    if packed:  # numbers come back as bytes
-        outputs = [n if t.dtype == "string" else f"{n}_bytes" for n, t in signature.outputs.items()]
+    outputs = wire.unpacked if packed else wire.outputs
 
     def body(start: int, stop: int) -> bytes:
         part = {n: column[start:stop] if column.ndim else column for n, column in columns.items()}
@@ -192,12 +132,7 @@ def _of_values(signature: Signature, name: str, packed: str, values) -> Request:
         return wire.json_body(part, name)
 
     def read(answer, start: int, stop: int) -> dict[str, np.ndarray]:
-        return typed(wire.outputs(answer, outputs), start, stop)
-
-    def typed(found: dict, start: int, stop: int) -> dict[str, np.ndarray]:
-        for one, about in signature.outputs.items():
-            if about.dtype not in ("string", "bfloat16") and found[one].dtype != about.dtype:
-                found[one] = found[one].astype(about.dtype)
+        found = outputs(answer, signature.outputs)
         loose = [n for n, a in found.items() if not a.ndim or len(a) != stop - start]
         if loose and (start, stop) != (0, rows):
             raise SchemaError(
@@ -219,7 +154,7 @@ def _of_values(signature: Signature, name: str, packed: str, values) -> Request:
             if len(names) == 1
             else {n: [one[n] for one in predictions] for n in names}
         )
-        return join([typed(wire.outputs(named, names), 0, rows)])
+        return join([wire.outputs(named, signature.outputs)])
 
     return Request(rows, columns, body, read, join, gather, step)
 

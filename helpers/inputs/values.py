@@ -1,7 +1,9 @@
 """What a person gives a model as its inputs: arrays, texts, pictures, frames, dicts; checked."""
 
-import contextlib
+import datetime
 import json
+import numbers
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,17 @@ from helpers.errors import SchemaError, near
 from helpers.inputs import wire
 from helpers.inputs.signature import Signature, Tensor
 
+NUMBERS = (numbers.Real, np.bool_, Decimal)
+OF_NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "empty"}  # to pandas
+WIDE = ("int64", "uint64")  # float64 does not hold all of their numbers
+WORDS = {"U": "text", "S": "text", "M": "dates", "m": "durations", "c": "complex numbers"}
+OBJECTS = {
+    (str, bytes): "text",
+    (datetime.date, np.datetime64): "dates",
+    (datetime.timedelta, np.timedelta64): "durations",
+    (complex, np.complexfloating): "complex numbers",
+    (list, tuple, np.ndarray): "lists that differ in length",
+}
 WHAT = "an array, a list of texts or bytes, or a dict of these by the input's name"
 
 
@@ -26,6 +39,17 @@ def fit(values, signature: Signature) -> dict[str, np.ndarray]:
     Raises:
         SchemaError: names, shapes, types or numbers of rows do not fit.
     """
+    for name, about in (signature.inputs | signature.outputs).items():
+        if about.dtype.startswith("complex"):
+            raise SchemaError(
+                f'"{name}" is {about}; JSON has no complex numbers. Export the model with '
+                "helpers.export(model, serve=…): a function of real and imaginary parts."
+            )
+    if hasattr(values, "as_numpy_iterator"):
+        raise SchemaError(
+            "The values are a tf.data.Dataset; expected arrays. Of batches (x, y), "
+            "np.concatenate([x for x, y in dataset.as_numpy_iterator()]) makes one."
+        )
     wanted = signature.inputs
     named = _by_name(values, wanted)
     unknown = [str(name) for name in named if name not in wanted]
@@ -62,10 +86,23 @@ def by_input(rows: list):
     return wire.array(rows)
 
 
+def is_matrix(columns: list, wanted: dict[str, Tensor]) -> bool:
+    """Whether columns are those of one matrix, which is all that a model takes."""
+    if len(wanted) > 1:
+        return False
+    ((name, about),) = wanted.items()
+    several = len(columns) > 1 and bool(about.shape) and _fits((1, len(columns)), about.shape)
+    return several or name not in columns
+
+
 def _by_name(values, wanted: dict[str, Tensor]) -> dict:
     if isinstance(values, pd.DataFrame):
-        matrix = len(wanted) == 1 and not set(wanted) & set(values.columns)
-        values = values.to_numpy() if matrix else {n: values[n].to_numpy() for n in values.columns}
+        if is_matrix([*values.columns], wanted):
+            (about,) = wanted.values()
+            mixed = about.dtype in WIDE and values.dtypes.nunique() > 1
+            values = values.to_numpy(object if mixed else None)
+        else:
+            values = {n: values[n].to_numpy() for n in values.columns}
     if isinstance(values, dict):
         sent = wire.input_names(map(str, values))  # "unit price" is unit_price to TensorFlow
         renamed = {sent[str(name)]: value for name, value in values.items()}
@@ -93,30 +130,77 @@ def _array(name: str, values, about: Tensor) -> np.ndarray:
             f'Input "{name}" is no array: its rows differ in length. Expected {about}; make them '
             "alike, as keras.utils.pad_sequences does."
         ) from error
+    if found.dtype.kind == "f" and about.dtype in WIDE and not hasattr(values, "__array__"):
+        found = np.asarray(values, object)  # whole numbers became floats, to hold all of them
+    word = WORDS.get(found.dtype.kind, found.dtype.name)
     if found.dtype == object:  # pandas keeps numbers like this too
-        with contextlib.suppress(TypeError, ValueError):  # refused below, by its kind
-            found = found.astype("float64")
-    return _shaped(name, _typed(name, found, about), about)
+        found, word = _of_objects(found, about)
+    return _shaped(name, _typed(name, found, about, word), about)
 
 
-def _typed(name: str, found: np.ndarray, about: Tensor) -> np.ndarray:
+def _of_objects(found: np.ndarray, about: Tensor) -> tuple[np.ndarray, str]:
+    """Numbers, for whole ones as the objects they are, NaN where there is none; or a word for what
+    they are instead."""
+    gaps = pd.isna(found)
+    if pd.api.types.infer_dtype(found.ravel(), skipna=True) not in OF_NUMBERS:
+        for value in found[~gaps].flat:
+            if not isinstance(value, NUMBERS):
+                return found, _word(value)
+    found = np.where(gaps, np.nan, found)
+    if "int" in about.dtype:
+        return found, "numbers"
+    try:
+        return found.astype("float64"), "numbers"
+    except OverflowError:
+        return found, "whole numbers beyond float64"
+
+
+def _word(value) -> str:
+    known = (word for kinds, word in OBJECTS.items() if isinstance(value, kinds))
+    return next(known, f"a {type(value).__name__}")
+
+
+def _typed(name: str, found: np.ndarray, about: Tensor, word: str) -> np.ndarray:
     """Numbers as the input's own type, if none changes its value but by rounding."""
     plain = "float32" if about.dtype == "bfloat16" else about.dtype
     kind = np.dtype(plain) if hasattr(np, plain.rstrip("_")) or plain == "bool" else None
-    fits = kind is not None and found.dtype.kind in "biuf" + "c" * (kind.kind == "c")
-    if fits and kind.kind in "iub" and found.size:
-        low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
-        whole = found.dtype.kind != "f" or bool((np.isfinite(found) & (found % 1 == 0)).all())
-        if not whole or found.min() < low or found.max() > high:
-            bad = found[(found % 1 != 0) | (found < low) | (found > high)].flat[0]
-            raise SchemaError(
-                f'Input "{name}" holds {bad}; expected {about}: whole numbers from {low} to {high}.'
-            )
-    if not fits:
+    if kind is None or not (found.dtype.kind in "biuf" or word == "numbers"):
         raise SchemaError(
-            f'Input "{name}" is {_kind(found)}; expected {about}. Convert it first, or give {WHAT}.'
+            f'Input "{name}" is {word}; expected {about}. Convert it first, or give {WHAT}.'
         )
-    return found.astype(kind, copy=False)
+    if found.dtype == kind:
+        return found
+    if kind.kind in "iub" and found.dtype.kind != "b":
+        low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+        bad = _not_whole(found, low, high)
+        if bad.any():
+            raise SchemaError(
+                f'Input "{name}" holds {found[bad][0]}; expected {about}: whole numbers from {low} '
+                f"to {high}."
+            )
+    try:
+        with np.errstate(over="raise"):
+            return found.astype(kind)
+    except FloatingPointError as error:
+        most = float(np.finfo(kind).max)
+        bad = found[np.isfinite(found) & (np.abs(found.astype("float64")) > most)][0]
+        raise SchemaError(
+            f'Input "{name}" holds {bad}; expected {about}: numbers from {-most:.6g} to {most:.6g}.'
+        ) from error
+
+
+def _not_whole(found: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Where numbers, of any type or objects, are not whole or not from low to high."""
+    if found.dtype.kind in "iu" and found.size and found.min() >= low and found.max() <= high:
+        return np.zeros(found.shape, bool)
+    if found.dtype.kind == "f":
+        found = found.astype("float64", copy=False)
+    with np.errstate(invalid="ignore"):
+        # A float64 is never 2**63 - 1, but takes it for 2**63.
+        bad = ~((found >= low) & (found < high + 1)).astype(bool)
+        if found.dtype.kind in "fO":
+            bad[~bad] = found[~bad] % 1 != 0
+    return bad
 
 
 def _texts(name: str, values) -> np.ndarray:
@@ -166,7 +250,3 @@ def _fits(shape: tuple, wanted: tuple) -> bool:
     return len(shape) == len(wanted) and all(
         size in (None, given) for given, size in zip(shape, wanted, strict=True)
     )
-
-
-def _kind(found: np.ndarray) -> str:
-    return "text" if found.dtype.kind in "OUS" else found.dtype.name

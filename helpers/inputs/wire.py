@@ -21,6 +21,7 @@ from helpers.inputs.signature import DEFAULT, DTYPES, Signature, Tensor, message
 
 ROWS, WORDS = "rows", "words"  # the packed signature's inputs
 PLAIN = {str, int, float, bool, type(None)}  # what JSON takes as it is
+WHOLE = 2**53  # up to here float64 holds every whole number
 PACKABLE = re.compile(r"u?int(8|16)|int(32|64)|float(16|32|64)")  # what decode_raw can take
 
 
@@ -63,6 +64,8 @@ def packed_name(signature: Signature) -> str:
     """
     tensors = signature.inputs.values()
     if not all(_fixed(about) and PACKABLE.fullmatch(about.dtype) for about in tensors):
+        return ""
+    if len(set(_packed(signature.outputs))) < len(signature.outputs):
         return ""
     return f"packed_{zlib.crc32(repr(signature).encode()):08x}"
 
@@ -134,25 +137,41 @@ def unplain(value):
     return [unplain(one) for one in value] if isinstance(value, list) else value
 
 
-def outputs(answer, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The `outputs` of an answer in column form as arrays by name.
+def outputs(answer, wanted: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The `outputs` of an answer in column form, each of its own type, by the signature's names."""
+    named = _named(answer, [*wanted])
+    return {name: array(value, wanted[name].dtype) for name, value in named.items()}
+
+
+def unpacked(answer, wanted: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """The same of a packed signature, which answers `wanted`'s numbers as bytes."""
+    sent = _packed(wanted)
+    named = _named(answer, [*sent])
+    return {
+        name: array(named[key]) if wanted[name].dtype == "string" else _tensor(named[key])
+        for key, name in sent.items()
+    }
+
+
+def array(values, dtype: str = "") -> np.ndarray:
+    """JSON's lists as an array: numbers, or objects that are texts or bytes.
 
     Args:
-        names: the signature's outputs; of one alone the server gives no name.
+        dtype: of the numbers; by default what holds them all, whole ones exactly.
     """
-    names = list(names)
-    named = answer if isinstance(answer, dict) and set(answer) == set(names) else {names[0]: answer}
-    return {_bare(name): _array(name, value) for name, value in named.items()}
-
-
-def array(values) -> np.ndarray:
-    """JSON's lists as an array: numbers, or objects that are texts or bytes."""
     first = values
     while isinstance(first, list) and first:
         first = first[0]
     if isinstance(first, str | dict):
         return np.array(unplain(values), object)
-    return np.array(values)
+    if dtype and dtype != "bfloat16":  # of which NumPy knows nothing
+        return np.array(values, dtype)
+    found = np.array(values)
+    if found.dtype.kind == "f" and (np.abs(found) >= WHOLE).any():
+        objects = np.array(values, object)
+        if any(type(one) is int and abs(one) > WHOLE for one in objects.flat):
+            return objects
+    return found
 
 
 def _fixed(about: Tensor) -> bool:
@@ -160,15 +179,18 @@ def _fixed(about: Tensor) -> bool:
     return bool(shape) and shape[0] is None and None not in shape[1:]
 
 
-def _bare(name: str) -> str:
-    return name.removesuffix("_bytes")
+def _named(answer, names: list[str]) -> dict:
+    """Of one output alone the server gives no name."""
+    return answer if isinstance(answer, dict) and set(answer) == set(names) else {names[0]: answer}
 
 
-def _array(name: str, value) -> np.ndarray:
-    found = array(value)
-    if not name.endswith("_bytes") or found.dtype != object or found.shape != (1,):
-        return found
-    tensor = message("Tensor", found[0])
+def _packed(wanted: dict[str, Tensor]) -> dict[str, str]:
+    """The packed signature's names of outputs -> their own."""
+    return {n if about.dtype == "string" else f"{n}_bytes": n for n, about in wanted.items()}
+
+
+def _tensor(value) -> np.ndarray:
+    tensor = message("Tensor", array(value)[0])
     kind, shape = DTYPES[tensor.dtype], shape_of(tensor.shape)
     if kind == "bfloat16":  # the upper half of a float32; NumPy has no such type
         halves = np.frombuffer(tensor.content, "<u2").astype("uint32")

@@ -89,6 +89,13 @@ def of_model(model, serve: Callable | None, x) -> tuple[tf.Module, dict]:
         {name: _tensor(outputs[name]) for name in sorted(outputs)},
     )
 
+    for name, about in (known.inputs | known.outputs).items():
+        if about.dtype.startswith("complex"):
+            raise SettingError(
+                f'"{name}" is {about}; TensorFlow Serving has no JSON for complex numbers. Give '
+                "serve=, a function of real and imaginary parts, that calls the model."
+            )
+
     def packed(rows):
         return _serialized(default(**_unpack(rows, known.inputs)))
 

@@ -30,6 +30,13 @@ def post(
         return waking if error.status in {0, *RETRIED} else 0
 
     method = f"aiplatform.projects.locations.endpoints.{verb}"
-    return session.post(
-        f"{url}:{verb}", body, method=method, timeout_s=timeout_s, host=host, patience=patience
-    )
+    try:
+        return session.post(
+            f"{url}:{verb}", body, method=method, timeout_s=timeout_s, host=host, patience=patience
+        )
+    except UnicodeDecodeError as error:
+        raise CloudError(
+            f"{method}: the answer is no UTF-8 text. An output that holds other bytes must have a "
+            "name that ends in _bytes: export the model so.",
+            method=method,
+        ) from error

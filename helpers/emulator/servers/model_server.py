@@ -181,7 +181,13 @@ def _tokens(name: str, array) -> list[bytes]:
     """One JSON text a row of an output."""
     if array.dtype.kind in "OSU":
         as_bytes = name.endswith("_bytes")  # TensorFlow Serving's convention for binary outputs
-        return [orjson.dumps(_readable(value, as_bytes)) for value in array.tolist()]
+        try:
+            return [orjson.dumps(_readable(value, as_bytes)) for value in array.tolist()]
+        except UnicodeDecodeError as error:  # the original writes JSON that nobody can read
+            raise RequestError(
+                f'Output {name!r} holds bytes that are no UTF-8 text. Name it "{name}_bytes": '
+                'such an output travels as {"b64": ...}.'
+            ) from error
     if array.dtype.kind in "fV":
         if array.dtype.itemsize == 2:  # half precision; of bfloat16 NumPy knows no more than that
             array = array.astype("float32")
@@ -198,7 +204,7 @@ def _readable(value, as_bytes: bool):
         return [_readable(v, as_bytes) for v in value]
     if as_bytes:
         return {"b64": pybase64.b64encode(value).decode()}
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _array(name: str, values, spec) -> np.ndarray:
