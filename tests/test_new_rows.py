@@ -284,6 +284,7 @@ def test_answers_come_in_the_type_that_the_model_gives():
         ("built_year", pd.to_timedelta(["1d"]), "1 days 00:00:00 in row 5; expected a number"),
         ("built_year", [1 + 2j], "expected a number"),
         ("built_year", np.array([1j], object), "expected a number"),
+        ("built_year", pd.Series([10**400], [5], object), "000 in row 5; expected a number"),
         ("built_year", [b"12"], "b'12' in row 5; expected a number"),
         ("kind", [b"a"], "b'a' in row 5; expected text"),
         ("kind", pd.Categorical([b"a"]), "b'a' in row 5; expected text"),

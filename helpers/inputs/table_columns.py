@@ -83,6 +83,8 @@ def _numbers(column: pd.Series) -> np.ndarray:
         column = column.mask(unreal)
     try:
         return pd.to_numeric(column, errors="coerce").to_numpy("float64", na_value=np.nan)
+    except OverflowError:  # whole numbers beyond any float
+        return _numbers(column.mask([isinstance(v, int) and abs(v) > MOST for v in column]))
     except TypeError:  # periods, intervals
         return np.full(len(column), np.nan)
 
