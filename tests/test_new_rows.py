@@ -193,6 +193,8 @@ def test_rows_are_packed_in_the_inputs_own_types():
         (pd.DataFrame({"x": [1.0, 2.0]}), Tensor("float32", (None, 1)), [[1], [2]]),
         ([Decimal("1.5"), True, 2], Tensor("float32", (None,)), [1.5, 1, 2]),
         ([np.inf], Tensor("float16", (None,)), [np.inf]),
+        (3.0, Tensor("int64", ()), 3),
+        (np.array(BIG, object), Tensor("uint64", ()), BIG),
     ],
 )  # fmt: skip
 def test_values_become_what_an_input_is(given, about, expected):

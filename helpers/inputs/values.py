@@ -88,7 +88,7 @@ def by_input(rows: list):
 
 def is_matrix(columns: list, wanted: dict[str, Tensor]) -> bool:
     """Whether columns are those of one matrix, which is all that a model takes."""
-    if len(wanted) > 1:
+    if len(wanted) != 1:
         return False
     ((name, about),) = wanted.items()
     several = len(columns) > 1 and bool(about.shape) and _fits((1, len(columns)), about.shape)
@@ -172,10 +172,11 @@ def _typed(name: str, found: np.ndarray, about: Tensor, word: str) -> np.ndarray
         return found
     if kind.kind in "iub" and found.dtype.kind != "b":
         low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
-        bad = _not_whole(found, low, high)
+        flat = found.ravel()
+        bad = _not_whole(flat, low, high)
         if bad.any():
             raise SchemaError(
-                f'Input "{name}" holds {found[bad][0]}; expected {about}: whole numbers from {low} '
+                f'Input "{name}" holds {flat[bad][0]}; expected {about}: whole numbers from {low} '
                 f"to {high}."
             )
     try:
@@ -190,7 +191,7 @@ def _typed(name: str, found: np.ndarray, about: Tensor, word: str) -> np.ndarray
 
 
 def _not_whole(found: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Where numbers, of any type or objects, are not whole or not from low to high."""
+    """Where numbers (n,), of any type or objects, are not whole or not from low to high."""
     if found.dtype.kind in "iu" and found.size and found.min() >= low and found.max() <= high:
         return np.zeros(found.shape, bool)
     if found.dtype.kind == "f":
