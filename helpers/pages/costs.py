@@ -21,11 +21,8 @@ def clean_up(visit: Visit) -> Confirm | Done:
     if not todo:
         return Done("costs", "There is nothing to remove.")
     extra = {key: "on" for key, on in chosen.items() if on} | ({"name": name} if name else {})
-    thing = name or visit.session.project
-    asked = Confirm(
-        f"Remove endpoint {name}?" if name else "Remove what this project made?",
-        thing, effects, "Remove", "costs", extra,
-    )  # fmt: skip
+    question = f"Remove endpoint {name}?" if name else "Remove what this project made?"
+    asked = Confirm(question, effects, "Remove", "costs", extra)
     if not confirmed(visit, asked):
         return asked
     for _, _, remove in todo:

@@ -29,12 +29,14 @@ def about(session: Session, endpoint_id: str) -> dict:
 def _about(item: dict) -> dict:
     split, deployed = item.get("trafficSplit", {}), []
     for one in item.get("deployedModels", []):
+        model, version = number(one["model"]), one.get("modelVersionId", "")
+        ours = one.get("displayName", "").endswith(f" version {version}")
         pool = one.get("dedicatedResources", {})
         idle = pool.get("scaleToZeroSpec", {}).get("idleScaledownPeriod", "")
         low, high = pool.get("minReplicaCount", 0), pool.get("maxReplicaCount", 1)
         deployed.append({
-            "id": one["id"], "version": one.get("modelVersionId", ""), "since": one["createTime"],
-            "model": number(one["model"]), "name": one.get("displayName", ""),
+            "id": one["id"], "version": version, "since": one["createTime"], "model": model,
+            "name": one["displayName"] if ours else f"{model} version {version}",
             "share": split.get(one["id"], 0),
             "machine": pool.get("machineSpec", {}).get("machineType", "automatic"),
             "replicas": str(high) if low == high else f"{low} to {high}",
@@ -45,7 +47,7 @@ def _about(item: dict) -> dict:
         "id": number(item["name"]), "resource": item["name"], "name": item["displayName"],
         "created": item["createTime"], "host": item.get("dedicatedEndpointDns", ""),
         "deployed": deployed, "labels": item.get("labels", {}),
-        "bar": drawings.shares([(f"version {d['version']}", d["share"]) for d in deployed]),
+        "bar": drawings.shares([(d["name"], d["share"]) for d in deployed]),
     }  # fmt: skip
 
 
@@ -57,14 +59,19 @@ def show(visit: Visit) -> Page:
     session = visit.session
     endpoint = about(session, visit.path["id"])
     asked = traffic.minutes(session, endpoint["id"])
-    for one in endpoint["deployed"]:
+    deployed = endpoint["deployed"]
+    serving = max(deployed, key=lambda one: one["share"], default=None)
+    older = [
+        one["id"] for one in deployed
+        if one["model"] == serving["model"] and int(one["version"]) < int(serving["version"])
+    ]  # fmt: skip
+    for one in deployed:
         one["idle_left_s"] = None
         if one["idle_s"] and asked:
             last = max(asked["last"], one["since"])
             one["idle_left_s"] = one["idle_s"] - seconds(last)
     return Page("endpoint.html", {
-        "endpoint": endpoint, "asked": asked, "url": address(session, endpoint),
-        "older": deployments.older({d["version"]: d["share"] for d in endpoint["deployed"]}),
+        "endpoint": endpoint, "asked": asked, "url": address(session, endpoint), "older": older,
     })  # fmt: skip
 
 
@@ -79,11 +86,13 @@ def change(visit: Visit) -> Confirm | Done:
     endpoint = about(session, visit.path["id"])
     page, name, deployed = f"endpoints/{endpoint['id']}", endpoint["name"], endpoint["deployed"]
     chosen = _chosen(visit, endpoint)
-    shares = {one["id"]: one["share"] for one in deployed}
-    what = f"version {chosen['version']}"
+    shares, what = {one["id"]: one["share"] for one in deployed}, chosen["name"]
+    promoted = Done(page, f"{what} has all the traffic of {name}.")
+    if verb != "undeploy" and chosen["share"] == 100:
+        return promoted
     if verb == "undeploy":
         split = deployments.without(shares, chosen["id"])
-        effects = [f"{chosen['name'] or what} ({chosen['machine']}) stops, and its bill."]
+        effects = [f"{what} ({chosen['machine']}) stops, and its bill."]
         if not split:
             effects.append("It is the last one: the endpoint then serves nothing.")
         question = f"Take {what} off endpoint {name}?"
@@ -91,11 +100,10 @@ def change(visit: Visit) -> Confirm | Done:
         split = dict.fromkeys(shares, 0) | {chosen["id"]: 100}
         effects, question = [], f"Give {what} all the traffic of endpoint {name}?"
     effects += [
-        f"version {one['version']}: {one['share']} % → {split[one['id']]} % of the requests"
+        f"{one['name']}: {one['share']} % → {split[one['id']]} % of the requests"
         for one in deployed if split.get(one["id"], one["share"]) != one["share"]
     ]  # fmt: skip
-    asked = Confirm(question, f"{name} {what}", effects, f"{BUTTONS[verb]} {what}", page,
-                    {"version": chosen["version"]})  # fmt: skip
+    asked = Confirm(question, effects, f"{BUTTONS[verb]} {what}", page, {"id": chosen["id"]})
     if not confirmed(visit, asked):
         return asked
     if verb == "undeploy":
@@ -103,17 +111,15 @@ def change(visit: Visit) -> Confirm | Done:
         deployments.undeploy(session, endpoint["resource"], body)
         return Done(page, f"{what} was taken off {name}.")
     deployments.set_traffic(session, endpoint["resource"], split)
-    return Done(page, f"{what} has all the traffic of {name}.")
+    return promoted
 
 
 def _chosen(visit: Visit, endpoint: dict) -> dict:
-    deployed = {one["version"]: one for one in endpoint["deployed"]}
-    version = visit.given.get("version", "")
-    if visit.path["change"] == "roll-back" and not version:
-        version = deployments.older({v: one["share"] for v, one in deployed.items()})
-    if version not in deployed:
-        there = ", ".join(deployed) or "nothing"
-        raise NotDeployedError(
-            f'Version {version} is not deployed on "{endpoint["name"]}" (there: {there}).'
-        )
-    return deployed[version]
+    """By its id: two models may have versions of one number."""
+    for one in endpoint["deployed"]:
+        if one["id"] == visit.given.get("id"):
+            return one
+    there = ", ".join(one["name"] for one in endpoint["deployed"]) or "nothing"
+    raise NotDeployedError(
+        f'What this was about is not on "{endpoint["name"]}" any more (there: {there}).'
+    )

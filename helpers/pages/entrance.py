@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from helpers.cloud.console import VALID_S, sign
 from helpers.errors import CloudError, HelpersError, NotFoundError
 from helpers.pages import routes
-from helpers.pages.views import Confirm, Done, MismatchError, Page, Session, Visit, environment
+from helpers.pages.views import Confirm, Done, Page, Session, Visit, environment
 
 log = logging.getLogger("helpers.console")
 HOSTS = {"127.0.0.1", "localhost", "[::1]"}
@@ -165,8 +165,6 @@ class App:
             return await view(visit, self._fragments(path))
         try:
             result = await run_in_threadpool(view, visit)
-        except MismatchError as error:
-            raise RefusedError(409, f"The form names something other than {error}.") from error
         except CloudError as error:
             lost = error.status in (0, 503)
             raise RefusedError(404 if error.status == 404 else 502, str(error), lost) from error
@@ -182,11 +180,13 @@ class App:
             return RedirectResponse(_root(path) + "/".join(["p", *place, quote(result.to)]), 303)
         if isinstance(result, Response):
             return result
+        changed = isinstance(result, Confirm) and form is not None
         if isinstance(result, Confirm):
-            result = Page("confirm.html", {"asked": result})
+            result = Page("confirm.html", {"asked": result, "changed": changed})
         said, self.visitors[visitor][:] = self.visitors[visitor][:], []
         values = result.values | {"token": self._token(visitor), "said": said}
-        return HTMLResponse(self._render(result.template, path, visit.session, values))
+        page = self._render(result.template, path, visit.session, values)
+        return HTMLResponse(page, 409 if changed else 200)
 
     def _at(self, project: str, location: str) -> Session:
         """The session of the project that an address names."""

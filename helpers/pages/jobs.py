@@ -229,7 +229,7 @@ def cancel(visit: Visit) -> Confirm | Done:
     effects = ["It is told to stop, saves what it has within the grace time, and stops billing.",
                "It can't be resumed; what it left in the bucket stays there."]  # fmt: skip
     page = f"jobs/{kind}/{job['id']}"
-    asked = Confirm(f"Cancel the {kind} job?", job["name"], effects, "Cancel the job", page)
+    asked = Confirm(f"Cancel the {kind} job {job['name']}?", effects, "Cancel the job", page)
     if job["ended"]:
         return Done(page, f"{job['name']} has ended already: {job['state']}.")
     if not confirmed(visit, asked):

@@ -1,6 +1,7 @@
 """What a view is given and gives back, and the words in which pages say times, sizes, amounts."""
 
 import datetime
+import hashlib
 import json
 import re
 import shlex
@@ -59,15 +60,20 @@ class Confirm:
     """A change about to be made: a question that names the thing, what will happen, the verb."""
 
     question: str
-    thing: str
     effects: list[str]
     verb: str
     back: str
     extra: dict[str, str] = field(default_factory=dict)  # sent along
 
+    @property
+    def shown(self) -> str:
+        """Stands for all that the reader is told; it travels with the form."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
 
-class MismatchError(Exception):
-    """A confirmation that names something else."""
+
+def whole(text: str) -> int:
+    """The number that an address names; 0 for anything else."""
+    return int(text) if text.isdecimal() and len(text) < 20 else 0
 
 
 def parse(moment: str) -> datetime.datetime:
@@ -126,13 +132,5 @@ def environment() -> jinja2.Environment:
 
 
 def confirmed(visit: Visit, asked: Confirm) -> bool:
-    """Whether this request says yes to the question; the answer must name the same thing.
-
-    Raises:
-        MismatchError: it names another: the page was old.
-    """
-    if visit.form is None:
-        return False
-    if visit.form.get("thing") != asked.thing:
-        raise MismatchError(asked.thing)
-    return True
+    """Whether this request says yes to just this question; what changed meanwhile is asked anew."""
+    return visit.form is not None and visit.form.get("shown") == asked.shown

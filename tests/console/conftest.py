@@ -107,9 +107,10 @@ class Visitor:
         sent = {k: v for k, v in (self.headers | headers).items() if v is not None}
         return http.request(self.base + path, verb, body, sent)
 
-    def token(self, path: str) -> str:
-        found = re.search(r'name="token" value="([^"]+)"', self.get(path)[1])
-        return found[1]
+    def form(self, path: str) -> dict:
+        """What the form of a page sends along, unseen."""
+        found = re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', self.get(path)[1])
+        return {name: html.unescape(value) for name, value in found}
 
     def post(self, path: str, form: dict, **headers):
         kind = {"Content-Type": "application/x-www-form-urlencoded"}

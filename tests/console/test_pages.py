@@ -11,6 +11,7 @@ import pytest
 
 import helpers
 from helpers import storage
+from helpers.cloud.names import number
 from helpers.errors import CloudError
 from tests import once
 from tests.console.conftest import ended, follow, job, store, until
@@ -27,7 +28,7 @@ PAGES = {
     "table": "buckets/local-bucket/object?name=shown/a.csv", "costs": "costs",
     "notebook": "buckets/local-bucket/object?name=shown/a.ipynb",
     "image": "buckets/local-bucket/object?name=shown/a.png",
-    "confirm": "endpoints/{endpoint}/promote?version=2", "none": "models/none",
+    "confirm": "endpoints/{endpoint}/undeploy?id={first}", "none": "models/none",
 }  # fmt: skip
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360"
@@ -64,8 +65,20 @@ def road(cloud, tmp_path_factory):
         "nbformat": 4, "nbformat_minor": 5}))  # fmt: skip
     model = versions[0].resource_name.rsplit("/", 1)[-1].split("@")[0]
     endpoint = helpers.find_endpoint(cloud, "rooms").resource_name.rsplit("/", 1)[-1]
+    first = next(key for key, (name, _) in on(cloud, endpoint).items() if name == f"{model} 1")
     return {"job": number, "failed": failed, "versions": versions, "model": model,
-            "endpoint": endpoint}  # fmt: skip
+            "endpoint": endpoint, "first": first}  # fmt: skip
+
+
+def on(session, endpoint: str) -> dict[str, tuple]:
+    """What is deployed on an endpoint: id -> (model and version, share)."""
+    name = f"{session.parent}/endpoints/{endpoint}"
+    found = session.call(session.collection("endpoints").get(name=name))
+    split = found["trafficSplit"]
+    return {
+        one["id"]: (f"{number(one['model'])} {one['modelVersionId']}", split.get(one["id"], 0))
+        for one in found["deployedModels"]
+    }
 
 
 @pytest.fixture
@@ -189,21 +202,24 @@ def test_promoting_and_rolling_back_moves_the_bar(cloud, tab, split):
                     page.locator(".bar rect").all()]  # fmt: skip
     assert wide() == [120, 480]
     follow(page, page.locator("tr", has_text="version 2").locator("a", has_text="Promote"))
-    assert "Give version 2 all the traffic of endpoint rooms?" in page.inner_text("h1")
+    assert "Give rooms version 2 all the traffic of endpoint rooms?" in page.inner_text("h1")
     assert "version 2: 20 % → 100 % of the requests" in page.inner_text("main")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 80, "2": 20}
-    follow(page, "button:has-text('Promote version 2')")
+    asked = page.url
+    follow(page, "button:has-text('Promote rooms version 2')")
+    assert "version 2 has all the traffic of rooms." in page.inner_text(".said")
+    page.goto(asked)  # as a second click would
     assert "version 2 has all the traffic of rooms." in page.inner_text(".said")
     assert wide() == [600]
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 0, "2": 100}
     page.reload()
     assert page.locator(".said").count() == 0
     follow(page, "a:has-text('Roll back')")
-    assert "Give version 1 all the traffic" in page.inner_text("h1")
+    assert "Give rooms version 1 all the traffic" in page.inner_text("h1")
     follow(page, "a:has-text('Leave it as it is')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 0, "2": 100}
     follow(page, "a:has-text('Roll back')")
-    follow(page, "button:has-text('Roll back version 1')")
+    follow(page, "button:has-text('Roll back rooms version 1')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 100, "2": 0}
 
 
@@ -217,18 +233,54 @@ def test_an_open_page_sees_what_others_change(cloud, tab, split):
 def test_a_version_is_taken_off_and_its_traffic_goes_on(cloud, tab, split, road):
     page = tab(f"endpoints/{road['endpoint']}").page
     follow(page, page.locator("tr", has_text="version 2").locator("a", has_text="Undeploy"))
-    assert "Take version 2 off endpoint rooms?" in page.inner_text("h1")
+    assert "Take rooms version 2 off endpoint rooms?" in page.inner_text("h1")
     assert "version 1: 80 % → 100 %" in page.inner_text("main")
-    follow(page, "button:has-text('Undeploy version 2')")
+    helpers.promote(cloud, road["versions"][1])
+    with page.expect_response("**/undeploy?*") as answer:
+        follow(page, "button:has-text('Undeploy rooms version 2')")
+    assert answer.value.status == 409
+    assert "changed meanwhile, so nothing was done" in page.inner_text("[role=alert]:visible")
+    assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 0, "2": 100}
+    assert "version 1: 0 % → 100 %" in page.inner_text("main")
+    follow(page, "button:has-text('Undeploy rooms version 2')")
     page.wait_for_selector(".said:has-text('taken off')")
     assert helpers.find_endpoint(cloud, "rooms").traffic == {"1": 100}
+
+
+def test_models_that_share_an_endpoint_are_told_apart(cloud, tab, split, road):
+    """Two versions of one number: each link means what its row says."""
+    other = [helpers.register(cloud, one.artifact_uri, name="other") for one in road["versions"]][1]
+    body = {"deployedModel": {"model": other.resource_name, "displayName": "a name of its own",
+            "dedicatedResources": {"machineSpec": {"machineType": "n1-standard-2"},
+                                   "minReplicaCount": 1}}}  # fmt: skip
+    name = f"{cloud.parent}/endpoints/{split}"
+    deployed = cloud.collection("endpoints").deployModel(endpoint=name, body=body)
+    cloud.wait(cloud.call(deployed))
+    rooms, model = road["model"], number(other.resource_name.split("@")[0])
+    page = tab(f"endpoints/{split}").page
+    follow(page, page.locator("tr", has_text=f"{model} version 2").locator("text=Promote"))
+    assert page.inner_text("h1") == f"Give {model} version 2 all the traffic of endpoint rooms?"
+    follow(page, "button:has-text('Promote')")
+    shares = dict(on(cloud, split).values())
+    assert shares == {f"{rooms} 1": 0, f"{rooms} 2": 0, f"{model} 2": 100}
+    assert page.locator("text=Roll back").count() == 0  # the model that serves has no older one
+    follow(page, page.locator("tr", has_text="rooms version 2").locator("text=Promote"))
+    follow(page, "button:has-text('Promote rooms version 2')")
+    assert page.locator("text=Roll back").count() == 1
+    follow(page, page.locator("tr", has_text=f"{model} version 2").locator("text=Undeploy"))
+    assert page.inner_text("h1") == f"Take {model} version 2 off endpoint rooms?"
+    old = page.url
+    follow(page, "button:has-text('Undeploy')")
+    assert dict(on(cloud, split).values()) == {f"{rooms} 1": 0, f"{rooms} 2": 100}
+    page.goto(old)
+    assert 'not on "rooms" any more (there: rooms version 2, rooms' in page.inner_text("main")
 
 
 def test_a_job_is_cancelled(cloud, tab):
     number = job(cloud, "import time; print('up'); time.sleep(600)", name="endless")
     page = tab(f"jobs/training/{number}").page
     follow(page, "a:has-text('Cancel …')")
-    assert "endless" not in page.inner_text("h1")
+    assert page.inner_text("h1") == "Cancel the training job endless?"
     follow(page, "button:has-text('Cancel the job')")
     assert "endless was told to stop." in page.inner_text(".said")
     page.wait_for_selector("[data-part=state] :text('cancelled')")

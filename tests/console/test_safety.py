@@ -15,6 +15,7 @@ import pytest
 
 from helpers import storage
 from helpers.cloud import console
+from helpers.cloud.names import LABELS
 from tests.console.conftest import NASTY, Visitor, console_pid, ended, job, store, words
 
 PAGES = ["", "jobs", "models", "endpoints", "buckets", "costs"]
@@ -135,13 +136,13 @@ def change(cloud):
         ({"headers": {"Origin": "null"}}, 403),
         ({"token": ""}, 403),
         ({"token": "0" * 32}, 403),
-        ({"thing": "another job"}, 409),
-        ({"thing": None}, 409),
+        ({"shown": "0" * 64}, 409),
+        ({"shown": None}, 409),
         ({"cookie": "old"}, 401),
     ],
 )
 def test_a_change_needs_our_own_form(cloud, visitor, change, spoil, status):
-    form = {"token": visitor.token(change["path"]), "thing": "kept"}
+    form = visitor.form(change["path"])
     form |= {k: v for k, v in spoil.items() if k in form}
     headers = dict(spoil.get("headers", {}))
     if "cookie" in spoil:
@@ -155,18 +156,41 @@ def test_a_change_needs_our_own_form(cloud, visitor, change, spoil, status):
 
 def test_a_form_of_another_visitor_is_none_of_ours(cloud, visitor, change):
     other = Visitor(cloud).enter()
-    form = {"token": other.token(change["path"]), "thing": "kept"}
+    form = other.form(change["path"])
     assert visitor.post(change["path"], form)[0].status == 403
 
 
 def test_looking_at_a_change_makes_none(cloud, visitor, change):
     status, page = visitor.get(change["path"])
     assert status == 200
-    assert "Cancel the training job? It is told to stop" in words(page)
+    assert "Cancel the training job kept? It is told to stop" in words(page)
     for verb in ("PUT", "DELETE", "PATCH"):
         assert visitor.ask(verb, change["path"])[0].status == 405
     about = cloud.collection("customJobs").get(name=f"{cloud.parent}/customJobs/{change['number']}")
     assert cloud.call(about)["state"] in ("JOB_STATE_RUNNING", "JOB_STATE_PENDING")
+
+
+def test_nothing_is_removed_that_was_not_listed(cloud, visitor):
+    endpoints = cloud.collection("endpoints")
+
+    def make(name: str) -> None:
+        body = {"displayName": name, "labels": LABELS}
+        made = endpoints.create(parent=cloud.parent, endpointId=name, body=body)
+        cloud.wait(cloud.call(made))
+
+    make("listed")
+    form = visitor.form("costs/clean-up")
+    make("meanwhile")
+    answer, page = visitor.post("costs/clean-up", form)
+    assert answer.status == 409
+    assert "changed meanwhile, so nothing was done" in words(page.decode())
+    there = {
+        item["displayName"] for item in cloud.list(endpoints, "endpoints", parent=cloud.parent)
+    }
+    assert {"listed", "meanwhile"} <= there
+    assert "endpoint meanwhile is removed" in words(page.decode())
+    assert visitor.post("costs/clean-up", visitor.form("costs/clean-up"))[0].status == 303
+    assert "is removed" not in visitor.get("costs/clean-up")[1]
 
 
 TRICKS = ["../secret", "..%2f..%2femulator.json", "/etc/passwd", "a/../../emulator.json", "a\0b",
@@ -252,7 +276,7 @@ def test_reading_a_bucket_stores_nothing(cloud, visitor, change):
     store(cloud, "kept.txt", "as it was")
     before = storage.sizes(cloud, f"gs://{cloud.bucket}/kept.txt")
     for verb in ("POST", "PUT", "DELETE"):
-        form = f"token={visitor.token(change['path'])}" if verb == "POST" else None
+        form = f"token={visitor.form(change['path'])['token']}" if verb == "POST" else None
         visitor.ask(verb, f"buckets/{cloud.bucket}/object?name=kept.txt", form)
     assert storage.sizes(cloud, f"gs://{cloud.bucket}/kept.txt") == before
 
