@@ -13,7 +13,7 @@ import pytest
 import helpers
 from helpers.looks.amounts import money, read_money
 from helpers.pages import logs
-from tests.console.conftest import Visitor, ended, follow, job, opened, until, words
+from tests.console.conftest import Visitor, ended, follow, job, opened, store, until, words
 
 pytestmark = pytest.mark.long
 
@@ -79,17 +79,26 @@ def waiting(code: str, gate: Path | str) -> str:
 
 
 def test_a_running_job_is_followed_to_its_end(cloud, tab, gate):
-    number = job(cloud, waiting(EPOCHS, gate), name="epochs")
+    base = f"gs://{cloud.bucket}/followed"
+    number = job(cloud, waiting(EPOCHS, gate), name="epochs", base=base)
     seen = tab(f"jobs/training/{number}")
     page = seen.page
+    page.fill("[name=find]", "half a wo")
     page.wait_for_selector("#log div:has-text('Epoch 2/8')")
     page.wait_for_selector("progress")
     few = len(page.get_attribute("polyline.line", "points").split())
+    assert page.locator("text=Cancel …").count() == 1
+    assert "What it left" not in page.inner_text("main")
+    store(cloud, "followed/report.html", "<h1>What was run</h1>")
     gate.touch()
     page.wait_for_selector("#log div:has-text('after the last epoch')")
     page.wait_for_selector("[data-part=state] .good:has-text('succeeded')")
     page.wait_for_selector("[data-part=progress] :text('epoch 8 of 8')")
     assert len(page.get_attribute("polyline.line", "points").split()) == 8 > few
+    page.wait_for_selector("text=Cancel …", state="detached")
+    assert page.locator("ul.files li").all_inner_texts() == ["report.html 21 Bytes"]
+    assert page.frame_locator("iframe.report").locator("h1").inner_text() == "What was run"
+    assert page.input_value("[name=find]") == "half a wo"
     assert page.locator(".chart").count() == 2
     assert page.locator("#log div").count() == len(set(page.locator("#log div").all_inner_texts()))
     assert seen.said == []
@@ -229,17 +238,21 @@ def test_a_reader_who_scrolled_up_keeps_the_place(cloud, tab):
 
 
 def test_a_proxy_that_holds_events_back_is_polled_around(cloud, tab, gate):
-    number = job(cloud, waiting(EPOCHS, gate), name="epochs")
+    number = job(cloud, waiting(EPOCHS, gate) + "raise SystemExit('of cheese')", name="epochs")
     seen = tab()
     page = seen.page
     page.route("**/live?*", lambda route: (
         route.continue_() if "poll=1" in route.request.url else route.abort()))  # fmt: skip
     page.goto(f"{page.url}jobs/training/{number}")
     page.wait_for_selector("#log div:has-text('Epoch 3/8')")
+    page.focus("text=Cancel …")
     gate.touch()
     page.wait_for_selector("#log div:has-text('after the last epoch')")
     assert ended(cloud, number)  # the cloud itself answers; only the stream is cut
-    page.wait_for_selector("[data-part=state] :text('succeeded')")
+    page.wait_for_selector("[data-part=state] .failure:has-text('of cheese')")
+    assert page.evaluate("document.activeElement.textContent") == "Cancel …"  # kept where it was
+    page.evaluate("document.activeElement.blur()")
+    page.wait_for_selector("text=Cancel …", state="detached")
     assert any("poll=1" in url for url in seen.asked)
 
 

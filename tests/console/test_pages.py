@@ -306,10 +306,11 @@ def test_a_search_has_its_trials_and_the_best_marked(cloud, tab):
     }  # fmt: skip
     collection = cloud.collection("hyperparameterTuningJobs")
     made = cloud.call(collection.create(parent=cloud.parent, body=body))["name"]
-    until(lambda: cloud.call(collection.get(name=made))["state"] == "JOB_STATE_SUCCEEDED")
+    page = tab(f"jobs/tuning/{made.rsplit('/', 1)[-1]}").page  # open while the trials run
+    page.wait_for_selector("[data-part=state] :text('succeeded')")
     trials = cloud.call(collection.get(name=made))["trials"]
     best = min(trials, key=lambda t: float(t["finalMeasurement"]["metrics"][0]["value"]))
-    page = tab(f"jobs/tuning/{made.rsplit('/', 1)[-1]}").page
+    assert page.locator("text=Cancel …").count() == 0
     assert page.inner_text("tr.best td >> nth=0") == best["id"]
     assert "✓ best" in page.inner_text("tr.best")
     assert page.locator("circle.dot").count() == 3

@@ -10,9 +10,13 @@ function say(text) {
   if (problem.textContent !== text) problem.textContent = text;
 }
 
+// False while the part holds the keyboard's place, which new content would lose.
 function swap(name, html) {
   const part = document.querySelector(`[data-part="${name}"]`);
-  if (part && part.innerHTML !== html && !part.contains(document.activeElement)) part.innerHTML = html;
+  if (!part || part.innerHTML === html) return true;
+  if (part.contains(document.activeElement)) return false;
+  part.innerHTML = html;
+  return true;
 }
 
 function follow(log) {
@@ -72,19 +76,22 @@ function follow(log) {
     await navigator.locks.request(`console-${channel}`, { ifAvailable: true },
       lock => lock ? stream().then(poll) : begin(channel + 1));
   };
+  // What a job leaves, and what can't be done any more, is on its page once it has ended.
+  const settle = async () => { while (!await refresh()) await new Promise(go => setTimeout(go, PAUSE_MS)); };
   bottom();
-  if (!ended) begin(0);
+  if (!ended) begin(0).then(settle);
 }
 
 async function refresh() {
-  if (document.hidden) return;
+  if (document.hidden) return false;
   try {
     const answer = await fetch(location.href);
     if (!answer.ok) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const part of page.querySelectorAll("[data-part]")) swap(part.dataset.part, part.innerHTML);
     say("");
+    return [...page.querySelectorAll("[data-part]")].map(part => swap(part.dataset.part, part.innerHTML)).every(Boolean);
   } catch (error) { say(`The cloud does not answer (${error.message}); this page tries again.`); }
+  return false;
 }
 
 function takeImage(area) {
