@@ -1,13 +1,16 @@
 """A model's inputs as fields of a form; what was typed as the instance that an endpoint takes."""
 
 import json
+import math
+import re
 
 from helpers.cloud import storage
 from helpers.errors import CloudError, DataError, SchemaError
 from helpers.pages import models
-from helpers.pages.views import Session
+from helpers.pages.views import Session, short
 
 LEVELS = 200  # a longer list of levels is a text to type
+NUMBER = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d*)(\.\d*)?([eE][+-]?\d+)?")
 GRAPH_BYTES = 64_000_000  # of a saved_model.pb that is read for its signature
 ANYTHING = {"name": "instance", "wire": "", "kind": "json", "levels": [], "nullable": False,
             "gap": None, "note": "one instance, as JSON", "bare": True}  # fmt: skip
@@ -103,18 +106,25 @@ def _value(one: dict, text: str):
         raise SchemaError(
             f'Input "{name}" is empty; the model was trained on data without gaps there.'
         )
-    if kind == "json":
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise SchemaError(f'Input "{name}" is not JSON: {error}.') from error
-    if kind == "number":
-        try:
-            whole = text.lstrip("-").isdecimal()
-            return int(text) if whole else float(text.replace(",", ""))
-        except ValueError as error:
-            raise SchemaError(f'Input "{name}" holds "{text[:60]}"; expected a number.') from error
+    try:
+        if kind == "json":
+            return json.loads(text, parse_int=_number, parse_float=_number, parse_constant=_number)
+        if kind == "number":
+            return _number(text)
+    except json.JSONDecodeError as error:
+        raise SchemaError(f'Input "{name}" is not JSON: {error}.') from error
+    except (ValueError, RecursionError) as error:
+        expected = "a number" if kind == "number" else "JSON with finite numbers"
+        raise SchemaError(f'Input "{name}" holds "{short(text)}"; expected {expected}.') from error
     return {"b64": text} if kind == "image" else text
+
+
+def _number(text: str) -> int | float:
+    """A finite number; commas may group thousands, as any other could be a decimal one."""
+    plain = text.replace(",", "")
+    if not NUMBER.fullmatch(text) or not math.isfinite(float(plain)):
+        raise ValueError(text)
+    return int(plain) if plain.lstrip("+-").isdecimal() else float(plain)
 
 
 def row(known: list[dict], instance: dict) -> dict:

@@ -9,7 +9,7 @@ import threading
 import time
 
 from helpers.looks.amounts import read_money
-from helpers.pages.views import Session, Visit, parse
+from helpers.pages.views import Session, Visit, parse, whole
 
 KEPT = 5000  # lines a page keeps
 REMEMBERED = 20_000  # lines that are known when they come again
@@ -22,7 +22,7 @@ TYPES = {
     "training": ("ml_job", "job_id"), "batch": ("ml_job", "job_id"), "build": ("build", "build_id"),
 }  # fmt: skip
 # `helpers.progress` says "Epoch 5/50: mean error on training rows $1.2 k, on test rows $1.3 k".
-HEAD = re.compile(r"Epoch (\d+)/(\d+)(?:: (.+?) (on (?:training|test) .+))?$")
+HEAD = re.compile(r"Epoch (\d{1,9})/(\d{1,9})(?:: (.+?) (on (?:training|test) .+))?$")
 PART = re.compile(r"on (training|test) (\w+) (.+?)(?:, (?=on )|$)")
 _followers: dict[tuple, "Follower"] = {}
 _lock = threading.Lock()
@@ -71,7 +71,7 @@ class Follower:
     def after(self, cursor: str) -> list[tuple]:
         """The lines after the one a page had last, `ID:NUMBER`; of another follower: all."""
         owner, _, number = cursor.partition(":")
-        last = int(number) if owner == self.id and number.isdecimal() else 0
+        last = whole(number) if owner == self.id else 0
         return [line for line in list(self.lines) if line[0] > last]
 
     @property

@@ -9,7 +9,7 @@ from helpers.cloud.names import beside
 from helpers.errors import CloudError, NotDeployedError, SchemaError
 from helpers.looks.amounts import amount
 from helpers.pages import endpoints, forms, models
-from helpers.pages.views import Page, Session, Visit
+from helpers.pages.views import Page, Session, Visit, whole
 from helpers.project import online
 
 EXAMPLES_BYTES = 2_000_000
@@ -30,8 +30,7 @@ def show(visit: Visit) -> Page:
     schema, said = models.schemas(session, artifact)
     inputs = forms.inputs(session, artifact, schema)
     examples = _examples(session, artifact) or forms.only_example(schema, inputs)
-    wanted = visit.query.get("example", "0")
-    place = int(wanted) % len(examples) if wanted.isdecimal() and examples else 0
+    place = whole(visit.query.get("example", "")) % max(1, len(examples))
     example = examples[place] if examples else {"instance": {}, "truth": None}
     url = endpoints.address(session, endpoint)
     values = {

@@ -16,6 +16,10 @@ SCHEMA = {
     "example": {"size": None, "a kind": "b", "words": "some"},
 }
 
+# The commas may be decimal ones; of the rest JSON has no word, or Python a limit.
+NO_NUMBERS = ["1,5 m", "3,5", "1,2,3", "0,125", "12,34", "1.234,5", "1,234,56", ".", "nan", "-inf",
+              "Infinity", "1e400", "9" * 400, "9" * 5000, "--1", "1_000", "0x1", "5 5"]  # fmt: skip
+
 
 @pytest.fixture
 def known():
@@ -44,11 +48,24 @@ def test_what_was_typed_goes_by_the_names_that_travel(known):
 
 @pytest.mark.parametrize(
     ("typed", "said"),
-    [({"in-size": "1,5 m"}, 'Input "size" holds'), ({"in-a kind": ""}, 'Input "a kind" is empty')],
+    [
+        *[({"in-size": text}, 'Input "size" holds ".*"; expected a number') for text in NO_NUMBERS],
+        ({"in-a kind": ""}, 'Input "a kind" is empty'),
+    ],
 )
 def test_what_does_not_fit_is_named(known, typed, said):
     with pytest.raises(SchemaError, match=said):
         forms.filled(known, {"in-size": "1", "in-a kind": "a"} | typed)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3.5", 3.5), ("1,234.5", 1234.5), ("-1,234,567", -1234567), ("+7", 7), (".5", 0.5),
+     ("5.", 5.0), ("1e5", 1e5), ("-2.5E-3", -0.0025), ("0012", 12)],
+)  # fmt: skip
+def test_numbers_are_read_as_people_write_them(known, text, value):
+    found = forms.filled(known, {"in-size": text, "in-a kind": "a"})["size"]
+    assert (found, type(found)) == (value, type(value))
 
 
 @pytest.mark.parametrize(
@@ -75,3 +92,6 @@ def test_a_lone_input_travels_without_its_name():
     assert forms.fields(anything, {})[0]["value"] == ""
     with pytest.raises(SchemaError, match='Input "instance" is not JSON'):
         forms.filled(anything, {"in-instance": "{"})
+    for text in ("[NaN]", "-Infinity", '{"x": 1e400}', "9" * 400, "9" * 5000, "[" * 100_000):
+        with pytest.raises(SchemaError, match='"instance" holds ".*"; expected JSON with finite'):
+            forms.filled(anything, {"in-instance": text})

@@ -215,6 +215,10 @@ def test_opened_late_a_long_log_is_counted(cloud, visitor):
     found = until(lambda: re.search(r"([\d,]+) earlier lines", visitor.get(path)[1]))
     assert visitor.get(path)[1].count("<div class=") > 5000
     assert 7345 <= int(found[1].replace(",", "")) < 7360
+    reader = re.search(r'data-after="(\w+):', visitor.get(path)[1])[1]
+    for odd in ("9" * 5000, "-1", "²", "x"):  # no place in the log: as from its beginning
+        asked = urlencode({"poll": 1, "after": f"{reader}:{odd}"})
+        assert len(json.loads(visitor.get(f"{path}/live?{asked}")[1])["lines"]) == 5000
 
 
 def test_a_reader_who_scrolled_up_keeps_the_place(cloud, tab):

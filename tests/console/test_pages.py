@@ -169,6 +169,8 @@ def test_the_form_answers_as_helpers_does(cloud, tab, split):
     follow(page, "button:has-text('Ask')")
     assert 'Input "size" holds "a lot"; expected a number.' in page.inner_text("main")
     assert page.input_value("[name=in-size]") == "a lot"
+    answer = page.goto(f"{page.url.split('?')[0]}?example={'9' * 5000}")
+    assert (answer.status, page.input_value("[name=in-size]")) == (200, "10.0")
     follow(page, "a:has-text('Another one')")
     assert page.input_value("[name=in-size]") == "11.0"
 
