@@ -78,8 +78,8 @@ def listed(visit: Visit) -> Page:
 
 def _holds(job: dict, find: str) -> bool:
     pairs = [f"{key}={value}" if value else key for key, value in job["labels"].items()]
-    return all(any(word in text for text in [job["name"], job["id"], *pairs])
-               for word in find.split())  # fmt: skip
+    texts = [text.lower() for text in (job["name"], job["id"], *pairs)]
+    return all(any(word in text for text in texts) for word in find.lower().split())
 
 
 def show(visit: Visit) -> Page:

@@ -10,9 +10,8 @@ def show(visit: Visit) -> Page:
     all_jobs, all_models, all_endpoints = (
         jobs.every(session), models.every(session), endpoints.every(session)
     )  # fmt: skip
-    runs = [job for job in all_jobs if job["kind"] != "build"]
     return Page("overview.html", {
-        "jobs": runs, "models": all_models, "endpoints": all_endpoints,
+        "jobs": all_jobs, "models": all_models, "endpoints": all_endpoints,
         "running": [job for job in all_jobs if not job["ended"]],
         "failures": [job for job in all_jobs if job["failed"]][:5],
         "bills": bills.bills(session),

@@ -52,6 +52,8 @@ def road(cloud, tmp_path_factory):
         storage.write_bytes(cloud, json.dumps(measured).encode(), f"{base}/metrics.json")
         lines = "".join(json.dumps(one) + "\n" for one in EXAMPLES)
         storage.write_bytes(cloud, lines.encode(), f"{base}/examples.jsonl")
+        card = f"# Rooms\n\n| {' | '.join(['a long word'] * 9)} |\n|{'---|' * 9}\n"
+        storage.write_bytes(cloud, card.encode(), f"{base}/card.md")
         versions.append(helpers.register(cloud, artifact, name="rooms"))
         helpers.deploy(cloud, versions[-1], traffic_percent=20)
     failed = job(cloud, "raise SystemExit('the disk is made of cheese')", name="failing")
@@ -319,9 +321,18 @@ def test_a_search_has_its_trials_and_the_best_marked(cloud, tab):
     assert page.locator("circle.mark").count() == 1
 
 
-def test_jobs_are_filtered(tab, road):
-    page = tab("jobs").page
-    page.fill("input[name=find]", "phase=test")
+def test_jobs_are_filtered_and_counted(cloud, tab, road):
+    step = {"name": "gcr.io/cloud-builders/docker", "args": ["build", "-t", "an-image", "."]}
+    source = {"storageSource": {"bucket": cloud.bucket, "object": "not-there.tgz"}}
+    builds = cloud.service("cloudbuild").projects().locations().builds()
+    cloud.call(builds.create(parent=cloud.parent, body={"steps": [step], "source": source}))
+    page = tab().page
+    told = page.inner_text(".road a >> nth=0")
+    follow(page, ".road a >> nth=0")
+    count = page.locator("tbody tr").count()
+    assert told == f"{count} jobs"
+    assert f"{count} of {count}." in page.inner_text("main")
+    page.fill("input[name=find]", "Phase=TEST")
     follow(page, "button:has-text('Show')")
     assert page.locator("tbody tr").count() == 2
     page.select_option("select[name=state]", "FAILED")
