@@ -113,7 +113,7 @@ def test_without_scripts_the_page_says_the_same(cloud, tab):
     assert "epoch 8 of 8" in said
     assert "after the last epoch" in said
     assert page.locator("polyline.line").count() == 4
-    page.fill("input[name=find]", "val_loss: 5")
+    page.fill("input[name=find]", "Val_Loss: 5")
     follow(page, "button:has-text('Filter')")
     assert page.locator("#log div").all_inner_texts() == [
         text for text in page.locator("#log div").all_inner_texts() if "val_loss: 5" in text
