@@ -17,7 +17,8 @@ from helpers.registry import Model, as_model
 class Endpoint:
     """An address that answers predictions.
 
-    `traffic` and `models` are by version id, as they were when the object was made.
+    `traffic` and `models` are by version id, as they were when the object was made; versions of
+    another model than the one that serves most are `MODEL_ID@VERSION`.
     """
 
     session: Session = field(repr=False)
@@ -97,13 +98,16 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
     resource = named(session, "endpoints", name)
     if not resource:
         raise missing(session, "endpoints", name, "Run 03_deploy.ipynb first.")
-    services = session.collection("models")
-    models, traffic = {}, {}
-    for deployed in resource.get("deployedModels", []):
-        full_name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
-        found = session.call(services.get(name=full_name))
-        models[found["versionId"]] = as_model(session, found, found["displayName"])
-        traffic[found["versionId"]] = resource.get("trafficSplit", {}).get(deployed["id"], 0)
+    services, shares = session.collection("models"), resource.get("trafficSplit", {})
+    deployed, models, traffic = resource.get("deployedModels", []), {}, {}
+    serving = max(deployed, key=lambda one: shares.get(one["id"], 0), default=None)
+    for one in deployed:
+        model, version = one["model"].split("@")[0], one["modelVersionId"]
+        own = model == serving["model"].split("@")[0]
+        key = version if own else f"{number(model)}@{version}"
+        found = session.call(services.get(name=f"{model}@{version}"))
+        models[key] = as_model(session, found, found["displayName"])
+        traffic[key] = traffic.get(key, 0) + shares.get(one["id"], 0)
     host = resource.get("dedicatedEndpointDns", "")
     url = deployments.address(session, resource["name"], host)
     return Endpoint(session, name, resource["name"], url, host, traffic, models)
@@ -111,30 +115,30 @@ def find_endpoint(session: Session, name: str) -> Endpoint:
 
 def promote(session: Session, model: Model, *, name: str = "") -> Endpoint:
     """Give a deployed version all the traffic of its endpoint."""
-    return _give_all(session, name or model.name, model.version)
+    return _give_all(session, name or model.name, model)
 
 
 def roll_back(session: Session, *, name: str) -> Endpoint:
     """Give all the traffic back to the newest version older than the one that has most of it."""
     endpoint = find_endpoint(session, name)
-    older = deployments.older(endpoint.traffic)
+    older = deployments.older({v: s for v, s in endpoint.traffic.items() if "@" not in v})
     if not older:
         serving = max(endpoint.traffic, key=endpoint.traffic.get, default="0")
         raise NotDeployedError(
             f'Endpoint "{name}" has no version older than {serving} to go back to.'
         )
-    return _give_all(session, name, older)
+    return _give_all(session, name, endpoint.models[older])
 
 
-def _give_all(session: Session, name: str, version: str) -> Endpoint:
+def _give_all(session: Session, name: str, model: Model) -> Endpoint:
     endpoint = find_endpoint(session, name)
-    if version not in endpoint.models:
+    deployed = named(session, "endpoints", name).get("deployedModels", [])
+    chosen = [d["id"] for d in deployed if deployments.is_version(d, model.resource_name)]
+    if not chosen:
+        there = ", ".join(endpoint.models)
         raise NotDeployedError(
-            f'Version {version} is not deployed on "{name}" (there: {", ".join(endpoint.models)}).'
+            f'Version {model.version} is not deployed on "{name}" (there: {there}).'
         )
-    resource = named(session, "endpoints", name)
-    split = {
-        d["id"]: 100 if d["modelVersionId"] == version else 0 for d in resource["deployedModels"]
-    }
-    deployments.set_traffic(session, resource["name"], split)
+    split = {one["id"]: 0 for one in deployed} | {chosen[0]: 100}
+    deployments.set_traffic(session, endpoint.resource_name, split)
     return find_endpoint(session, name)

@@ -64,11 +64,24 @@ def test_versions_traffic_and_removal(session, artifact, rows, trained, capsys):
     assert len(answer) == 1
     assert helpers.roll_back(session, name=name).traffic == {"1": 100, "2": 0}
 
+    other = helpers.register(session, first_uri, name=f"{name}-other")  # its version is 1, too
+    endpoint = helpers.deploy(session, other, name=name, traffic_percent=20)
+    key = f"{other.resource_name.rpartition('/')[2].partition('@')[0]}@1"
+    assert endpoint.traffic == {"1": 80, "2": 0, key: 20}
+    assert (endpoint.model.name, endpoint.models[key].name) == (name, f"{name}-other")
+    promoted = helpers.promote(session, other, name=name)
+    assert promoted.model.name == f"{name}-other"
+    assert sorted(promoted.traffic.values()) == [0, 0, 100]
+    with pytest.raises(NotDeployedError, match="no version older than 1"):
+        helpers.roll_back(session, name=name)
+    assert helpers.promote(session, first).traffic == {"1": 100, "2": 0, key: 0}
+
     bill = helpers.costs(session)
     bill = bill[bill["name"] == name]
-    assert list(bill["price"]) == ["free", "free"]
-    assert list(bill["usd_per_day"]) == [0, 0]
+    assert list(bill["price"]) == ["free"] * 3  # the versions' machines, the other model's
+    assert list(bill["usd_per_day"]) == [0] * 3
     helpers.cleanup(session, name=name)
+    helpers.cleanup(session, name=f"{name}-other")
     helpers.cleanup(session, name=name)
     assert "nothing to stop" in capsys.readouterr().out
     assert name not in set(helpers.costs(session)["name"])

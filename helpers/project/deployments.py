@@ -138,7 +138,7 @@ def _deploy(session: Session, endpoint: str, wanted: dict, split: dict, *, versi
         settle(session, "endpoints", endpoint)
         resource = session.call(session.collection("endpoints").get(name=endpoint))
         for deployed in resource.get("deployedModels", []):
-            if deployed["id"] == wanted["id"] and _is_version(deployed, wanted["model"]):
+            if deployed["id"] == wanted["id"] and is_version(deployed, wanted["model"]):
                 return {"done": True}
         return None
 
@@ -149,14 +149,14 @@ def _deploy(session: Session, endpoint: str, wanted: dict, split: dict, *, versi
 def _deployed_id(model: str, running: list[dict]) -> str:
     """Chosen from the version `…/models/ID@N`, so that a repeated deploy meets itself (1-10
     digits)."""
-    taken = {deployed["id"]: _is_version(deployed, model) for deployed in running}
+    taken = {deployed["id"]: is_version(deployed, model) for deployed in running}
     number = zlib.crc32(model.encode()) % 10**9 + 1
     while not taken.get(str(number), True):
         number += 1
     return str(number)
 
 
-def _is_version(deployed: dict, model: str) -> bool:
+def is_version(deployed: dict, model: str) -> bool:
     """Whether a deployed model is of that version; Google's names may hold a project's number."""
     name = f"{deployed['model'].split('@')[0]}@{deployed['modelVersionId']}"
     return name.rsplit("/", 1)[-1] == model.rsplit("/", 1)[-1]
