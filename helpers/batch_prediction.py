@@ -33,9 +33,9 @@ def batch_predict(
     Args:
         model: the version that scores, from `register` or `find_model`.
         source: what `helpers.predict` takes, but no NaN for a model that is none of a table; a
-            .csv or .jsonl file, one column or name a model input; a path of pictures (a folder,
-            or one with a `*`); or gs:// addresses (one or a list, wildcards allowed) of jsonl
-            files, one object a row, or of pictures.
+            file of rows as `predict_file` takes it; a path of pictures (a folder, or one with a
+            `*`); or gs:// addresses (one or a list, wildcards allowed) of jsonl files, one object
+            a row, or of pictures.
         batch_size: rows the model is given at once.
     Returns:
         What `helpers.predict` gives for these rows, in their order; of pictures a frame with their

@@ -4,6 +4,7 @@ import concurrent.futures
 import itertools
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -32,8 +33,9 @@ def predict(endpoint: Endpoint, values, *, signature: str = "", timeout_s: float
         endpoint: from `deploy` or `find_endpoint`.
         values: of a table's model a frame (n, features) of raw values, one column a model input,
             in any order; numbers become float32, as they did in training: integers beyond 2**24
-            are rounded. Of any other model an array, a list of texts, bytes or `Path`s of files,
-            or a dict of these by the input's name (`endpoint.model.signatures` shows them).
+            are rounded; a word for a gap (NA, null, …) is one. Of any other model an array, a
+            list of texts, bytes or `Path`s of files, or a dict of these by the input's name
+            (`endpoint.model.signatures` shows them).
         signature: another of the model's signatures by name.
         timeout_s: seconds to wait for each request.
     Returns:
@@ -80,19 +82,20 @@ def _in_parts(score: Callable, *arguments) -> list:
         pool.shutdown(cancel_futures=True)  # an interrupt sends nothing more
 
 
-def predict_file(endpoint: Endpoint, source: str) -> pd.DataFrame:
+def predict_file(endpoint: Endpoint, source: str | Path) -> pd.DataFrame:
     """Score a file of new rows, and write the answers beside it as `…-predictions.csv`.
 
     Args:
         source: a path, URL or gs:// address of a CSV or JSON lines file, or of pictures: a folder,
-            or a path with a `*`. Columns the model does not take are named and left aside.
+            or a path with a `*`. Columns the model does not take are named and left aside; what
+            a table's training took as missing (NA, None, null, …) is so here, too.
     Returns:
         The file's rows in their order, with all of its columns, then the answers.
     Raises:
         SchemaError: a column the model takes is missing, or a value does not fit.
         NotFoundError: there is no such file.
     """
-    model, session = endpoint.model, endpoint.session
+    model, session, source = endpoint.model, endpoint.session, str(source)
     taken = model.signatures.get(DEFAULT) or next(iter(model.signatures.values()))
     found = new_rows.read(source, model.instance_schema, taken, session)
     frame = new_rows.with_answers(found, predict(endpoint, found.rows))

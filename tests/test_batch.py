@@ -12,8 +12,8 @@ from google.protobuf import json_format
 import helpers
 from helpers import storage
 from helpers.cloud.client import Session
-from helpers.errors import CloudError, JobError, NotFoundError, SchemaError, SettingError
-from helpers.inputs import numbered_rows
+from helpers.errors import CloudError, DataError, JobError, NotFoundError, SchemaError
+from helpers.inputs import csv_file, row_files
 from helpers.registry import Model
 from tests.emulator.conftest import until
 from tests.rooms import rooms
@@ -70,7 +70,9 @@ def test_classes_come_with_their_probabilities(session, artifact, trained):
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_file_is_read_in_parts(session, model, trained, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(numbered_rows, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(row_files, "CHUNK_ROWS", 6)
+    monkeypatch.setattr(csv_file, "CELLS", 6)
+    monkeypatch.setattr(csv_file, "LEAST", 6)
     path = tmp_path / f"rows.{kind}"
     if kind == "csv":
         ROWS.to_csv(path, index=False)
@@ -100,8 +102,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_made(session, model, tm
         (ROWS[:0], SchemaError, "no rows"),
         (ROWS.drop(columns="kind"), SchemaError, '"kind" is missing'),
         (bad, SchemaError, "'big' in row 0; expected a number"),
-        (tmp_path / "rows.parquet", SettingError, "neither .csv nor .jsonl"),
-        (str(tmp_path / "none.csv"), NotFoundError, "does not exist"),
+        (ROWS[["size", "kind", "kind"]], SchemaError, 'has 2 columns "kind"'),
+        (tmp_path / "rows.parquet", DataError, "is empty"),
+        (str(tmp_path / "none.csv"), NotFoundError, "no such file"),
     ]:
         with pytest.raises(error, match=said):
             helpers.batch_predict(session, model, source)

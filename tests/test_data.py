@@ -358,6 +358,48 @@ def test_codes_are_no_quantities(load):
     assert load(columns(code=codes["zip"]), target="code").classes[1] == "00001"
 
 
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("kind", ["csv.gz", "jsonl", needs("parquet", "pyarrow")])
+def test_large_whole_numbers_keep_their_digits(load, made, kind, gap):
+    """As classes and as codes; float64 would make these one or two."""
+    labels = pd.Series([10**15 + i % 4 for i in range(ROWS)])
+    ids = pd.Series([2**60 + i % 3 for i in range(ROWS)], dtype="Int64")
+    if gap:
+        ids[5] = None
+    frame = pd.DataFrame(columns() | {"user_id": ids, "label": labels})
+    path = made(frame, kind)
+    table = data.load(path, task="multiclass")
+    assert table.classes == tuple(str(10**15 + i) for i in range(4))
+    assert everything(table)["user_id"].tolist() == [None if i is pd.NA else str(i) for i in ids]
+    assert noted(table, "user_id holds codes")
+    assert data.load(path, target="user_id").classes == tuple(str(2**60 + i) for i in range(3))
+
+
+def test_large_whole_numbers_that_measure_stay_numbers(load):
+    more = {"wei": [10**18 + i * 10**15 for i in range(ROWS)], "few": [2**53 + 1, 2**53 + 2] * 30}
+    table = load(columns(**more))
+    assert (table.kinds["wei"], table.kinds["few"]) == ("number", "text")
+    assert load(columns(**more), target="wei").task == "regression"
+    assert load(columns(few=more["few"]), target="few").classes == (str(2**53 + 1), str(2**53 + 2))
+    more = {"long": [str(10**24 + i % 2) for i in range(ROWS)], "half": [2.0**60, 0.5] * 30}
+    table = load(columns(**more))
+    assert everything(table)["long"].tolist() == more["long"]
+    assert table.kinds["half"] == "number"
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "jsonl"])
+def test_words_for_a_gap_are_missing_and_told(made, kind):
+    words = ["NA", "null", " ? ", "red", "blue"] * (ROWS // 5)
+    flags = ["yes", "n/a"] * (ROWS // 2)
+    frame = pd.DataFrame(columns(color=words, paid=["$1.50", "NA", "$3"] * 20, flag=flags))
+    table = data.load(made(frame, kind))
+    assert set(table.train["color"]) == {None, "red", "blue"}
+    assert noted(table, 'color: "?" (12), "NA" (12), "null" (12) read as missing')
+    assert (table.kinds["paid"], int(everything(table)["paid"].isna().sum())) == ("number", 20)
+    with pytest.raises(DataError, match="Every row has the same flag"):
+        data.load(made(frame, kind), target="flag")
+
+
 def test_a_leading_zero_far_down(load):
     rows = 100_000
     digits = "".join(

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import new_rows, picture_files, requests, table_columns, values, wire
+from helpers.inputs import (
+    csv_file,
+    new_rows,
+    picture_files,
+    requests,
+    row_files,
+    table_columns,
+    values,
+    wire,
+)
 from helpers.inputs.signature import Signature, Tensor
 
 ROOMS = {
@@ -55,6 +64,77 @@ def test_one_row_is_enough_and_a_missing_column_is_refused(tmp_path):
     path.write_text("kind,other\na,1\n")
     with pytest.raises(SchemaError, match=r"lacks what the model takes: size .*, built_year"):
         new_rows.read(str(path), ROOMS, ONE, None)
+
+
+def test_no_row_is_lost(tmp_path):
+    """Of one column and of several, empty or with a word for a gap, which only a table knows."""
+    one = {
+        "required": ["x"], "properties": {"x": {"type": "number", "nullable": True}},
+        "x-missing": {"number": -1.0},
+    }  # fmt: skip
+    path = tmp_path / "rows"
+    for content in ('x\n1\n""\n4\n', "x\r\n1\r\n\r\n4\r\n\r\n", 'x\n1\n"NA"\n4',
+                    '{"x": 1}\n{"x": null}\n{"x": "4"}'):  # fmt: skip
+        path.write_bytes(content.encode())
+        (part,) = new_rows.read_parts(str(path), one, None)
+        for rows in (part, new_rows.read(str(path), one, ONE, None).rows):
+            np.testing.assert_equal(rows["x"].to_numpy(), [1, np.nan, 4])
+    path.write_text("kind,size (m²),built_year\n-,1,2000\n,,\nb ,NA,2001\n", encoding="utf-8")
+    found = new_rows.read(str(path), ROOMS, ONE, None)
+    assert found.rows["kind"].tolist() == [None, None, "b"]
+    assert found.rows["built_year"].isna().tolist() == [False, True, False]
+    assert found.given["kind"].tolist()[::2] == ["-", "b "]
+    path.write_text('review\ngood, mostly\n""\nNA\nnull\n007\n')
+    expected = ["good, mostly", "", "NA", "null", "007"]
+    assert new_rows.read(str(path), {}, TEXT, None).rows == expected
+    path.write_text('{"text": "NA"}\n{"text": null}\n')
+    assert new_rows.read(str(path), {}, TEXT, None).rows["text"].tolist() == ["NA", ""]
+
+
+def test_files_are_read_as_training_reads_them(tmp_path, monkeypatch):
+    """Separators, encodings, any name; whole or in parts."""
+    path = tmp_path / "rows.TXT"
+    frame = pd.DataFrame({"size (m²)": ["1,5", "2,0"] * 4, "kind": ["ü", "007"] * 4})
+    frame["built_year"] = [2**60 + 1, 3] * 4
+    path.write_bytes(frame.to_csv(index=False, sep=";").encode("cp1252"))
+    monkeypatch.setattr(csv_file, "CELLS", 1)
+    monkeypatch.setattr(csv_file, "LEAST", 3)
+    parts = list(new_rows.read_parts(str(path), ROOMS, None))
+    assert [len(part) for part in parts] == [3, 3, 2]
+    rows = new_rows.read(str(path), ROOMS, ONE, None).rows
+    pd.testing.assert_frame_equal(pd.concat(parts), rows)
+    assert rows["size (m²)"].tolist() == [1.5, 2.0] * 4
+    assert rows["kind"].tolist() == ["ü", "007"] * 4
+    monkeypatch.setattr(row_files, "CHUNK_ROWS", 3)
+    frame["size (m²)"] = [1.5, None] * 4
+    frame["kind"] = pd.Series([10**17 + 1, 14.0] * 4, dtype=object)
+    frame.to_json(path, orient="records", lines=True)
+    parts = list(new_rows.read_parts(str(path), ROOMS, None))
+    assert [list(part.index) for part in parts] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    pd.testing.assert_frame_equal(
+        pd.concat(parts), new_rows.read(str(path), ROOMS, ONE, None).rows, check_index_type=False
+    )
+    assert pd.concat(parts)["kind"].tolist() == [str(10**17 + 1), "14"] * 4
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty; expected a CSV"),
+        (b"PAR1\0\0", "is a binary file; expected text"),
+        (b"kind\na\n", 'has one column ."kind".; expected two or more'),
+        (b'{"kind": "a", "size (m2)": 1}\n{"kind"', "is not lines of JSON .Expecting"),
+        (b'{"kind": "\xe4"}', "is not lines of JSON .it is not UTF-8"),
+        (b'{"kind": 1}\n[1, 2]', "is not lines of JSON .row 1 is no object"),
+    ],
+)
+def test_what_is_no_file_of_rows_is_refused(tmp_path, content, said):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        new_rows.read(str(path), ROOMS, ONE, None)
+    with pytest.raises(DataError, match=said):
+        list(new_rows.read_parts(str(path), ROOMS, None))
 
 
 def test_json_lines_of_inputs_keep_the_others_and_are_refused_without_theirs(tmp_path, capsys):
@@ -139,6 +219,14 @@ def test_pictures_are_found_in_folders_and_by_patterns(tmp_path):
     assert new_rows.write(found.given, str(tmp_path), None) == f"{tmp_path}-predictions.csv"
     with pytest.raises(NotFoundError, match="names no file of rows, and no picture"):
         new_rows.read(str(tmp_path / "*.gif"), {}, TEXT, None)
+
+
+def test_two_columns_of_one_name_are_refused():
+    two = Signature({name: Tensor("float32", (None,)) for name in "ab"}, {})
+    frame = pd.DataFrame([[1.0, 2.0]], columns=["a", "a"])
+    with pytest.raises(SchemaError, match='has 2 columns "a"; expected one'):
+        values.fit(frame, two)
+    assert values.fit(frame, ONE)["x"].tolist() == [[1, 2]]  # a matrix has no names
 
 
 @settings(max_examples=200, deadline=None)

@@ -107,6 +107,14 @@ def test_texts_of_any_kind_arrive_as_they_are(mixed):
     loose = rows.head(6).assign(kind=[1, True, 1.0, "1", None, np.nan])
     plain = rows.head(6).assign(kind=["1", "True", "1.0", "1", "", ""])
     pd.testing.assert_frame_equal(helpers.predict(mixed, loose), helpers.predict(mixed, plain))
+    gaps = rows.head(6).assign(kind=["NA", "null", "?", "None", "nan", None])
+    pd.testing.assert_frame_equal(
+        helpers.predict(mixed, gaps), helpers.predict(mixed, gaps.assign(kind=""))
+    )
+    pd.testing.assert_frame_equal(  # pandas has codes beside a gap as floats
+        helpers.predict(mixed, gaps.assign(kind=[1, 2, 3, 4, 5, np.nan])),
+        helpers.predict(mixed, gaps.assign(kind=["1", "2", "3", "4", "5", ""])),
+    )
     rows = rows[rows["kind"] != "\x00"]  # for pandas' categories a text ends there
     for kind in ("category", "string"):
         pd.testing.assert_frame_equal(
@@ -140,6 +148,8 @@ def test_booleans_integers_and_gaps(numbers):
     rows = pd.DataFrame({"two": [True, False, True], "size": pd.array([20, None, 30], "Int64")})
     plain = pd.DataFrame({"size": [20.0, np.nan, 30.0], "two": [1.0, 0.0, 1.0]})
     pd.testing.assert_frame_equal(helpers.predict(numbers, rows), helpers.predict(numbers, plain))
+    words = rows.astype(object).assign(size=[20, "n/a", "30"])
+    pd.testing.assert_frame_equal(helpers.predict(numbers, words), helpers.predict(numbers, plain))
 
 
 @pytest.mark.parametrize(

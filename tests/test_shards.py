@@ -71,6 +71,27 @@ def test_every_row_that_does_not_test_once_an_epoch(parts, monkeypatch):
     assert {"day_year", "day_month", "price", "word"} <= set(table.features)
 
 
+def test_large_codes_and_labels_keep_their_digits(tmp_path):
+    draw = np.random.default_rng(0)
+    for part in range(2):
+        codes = draw.integers(0, 3, 200)
+        made = pd.DataFrame({"user_id": 10**17 + codes, "x": draw.normal(size=200)})
+        made["word"] = np.where(codes == 1, "NA", "red")
+        made["label"] = 2**60 + codes
+        made.to_csv(tmp_path / f"part-{part}.csv", index=False)
+    table = data.load(str(tmp_path / "part-*.csv"), task="multiclass")
+    rows = data.rows(table)
+    assert rows.levels == {
+        "user_id": tuple(str(10**17 + n) for n in range(3)),
+        "word": ("", "red"),
+        "label": tuple(str(2**60 + n) for n in range(3)),
+    }
+    content = np.concatenate([np.fromfile(file, "float32") for file in rows.files]).reshape(-1, 4)
+    assert set(content[:, 0]) == {0, 1, 2}
+    np.testing.assert_array_equal(content[:, 0], content[:, 3])
+    np.testing.assert_array_equal(content[:, 2] == 0, content[:, 0] == 1)
+
+
 def test_each_epoch_has_an_order_of_its_own_that_can_be_gone_on_with(parts):
     table = data.load(str(parts / "part-*.csv"))
     rows = data.rows(table)

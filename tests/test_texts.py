@@ -89,6 +89,28 @@ def test_labels_that_are_numbers(tmp_path):
     assert texts.load(str(tmp_path / "m.jsonl")).classes == ("0", "1")
 
 
+def test_every_text_is_one_and_labels_may_lack(tmp_path, capsys):
+    """A word for a gap is a text like others; large labels keep their digits."""
+    frame = mails().assign(kind=[2**53 + n % 4 for n in range(40)]).astype({"kind": object})
+    frame.loc[3, "body"], frame.loc[4, "kind"] = "null", "NA"
+    frame[["id", "body", "kind"]].to_csv(tmp_path / "m.csv", index=False)
+    found = texts.load(str(tmp_path / "m.csv"))
+    assert found.classes == tuple(str(2**53 + n) for n in range(4))
+    assert "null" in {*found.train["text"], *found.test["text"]}
+    assert len(found.train) + len(found.test) == 39
+    assert "rows without a text or a kind are left out: 1" in capsys.readouterr().out
+    frame["kind"] = [*mails()["kind"][:38], "NA", "?"]
+    large = frame["id"].map(lambda n: 10**17 + n)
+    frame.assign(id=large, body=frame["body"].str[:3] + large.astype(str).str[-2:]).to_csv(
+        tmp_path / "m.csv", index=False
+    )
+    found = texts.load(str(tmp_path / "m.csv"), target="kind")
+    assert set(found.notes) >= {
+        'texts are in "body", labels in "kind"',  # shorter than the numbers
+        'kind: "?" (1), "NA" (1) read as missing',
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -9,7 +9,16 @@ import re
 import numpy as np
 import pandas as pd
 
-from helpers.inputs.columns import SAMPLE, Column, Remarks, counted, merged, values
+from helpers.inputs.columns import (
+    SAMPLE,
+    Column,
+    Digits,
+    Remarks,
+    counted,
+    digits,
+    values,
+    without_gaps,
+)
 from helpers.inputs.dates import date_parts, read_dates
 
 LIMIT = float(np.finfo("float32").max)  # beyond it a number is infinite to a model: as missing
@@ -45,8 +54,13 @@ def _typed(
 ) -> dict[str, Column]:
     if isinstance(column, np.ndarray):
         return {name: _finite(column)}
-    column = merged(column, [level.strip() for level in column.levels])
-    levels, notes = column.levels, remarks.notes
+    words: list[str] = []
+    column, notes = digits(without_gaps(column, words)), remarks.notes
+    if words:
+        notes.append(f"{name}: {', '.join(words)} read as missing")
+    if isinstance(column, Digits):
+        return {name: column}
+    levels = column.levels
     if not len(levels):
         return {name: np.full(len(column), np.nan)}
     if len(levels) <= 9 and {level.lower() for level in levels} <= {"true", "false"}:

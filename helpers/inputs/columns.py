@@ -3,14 +3,20 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from helpers.errors import DataError, near
+from helpers.inputs.wire import WHOLE
 
 SAMPLE = 1000  # distinct values looked at first
+GAPS = frozenset({
+    "", "#N/A", "#N/A N/A", "#NA", "-", "--", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND",
+    "1.#QNAN", "<NA>", "?", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+})  # of a table, in training and in new rows: pandas' own, and three signs  # fmt: skip
+DIGITS = re.compile(r"\s*-?\d+\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,19 @@ class Texts:
         return len(self.places)
 
     def __getitem__(self, rows) -> "Texts":
-        return Texts(self.places[rows], self.levels)
+        return replace(self, places=self.places[rows])
+
+
+class Digits(Texts):
+    """Whole numbers of which float64 can't hold some, as they are written."""
+
+    def numbers(self) -> np.ndarray:
+        """What float64 makes of them. -> (rows,)"""
+        return values(self, self.levels.astype("float64"))
+
+    def blurred(self) -> bool:
+        """Whether float64 can't tell most of them from each other."""
+        return len(set(self.levels.astype("float64"))) < len(self.levels) / 2
 
 
 Column = np.ndarray | Texts  # numbers are float64, NaN where missing
@@ -46,18 +64,52 @@ def coded(values: np.ndarray | pd.Series) -> Texts:
         places, levels = pd.factorize(values)
     except TypeError:  # lists and the like
         places, levels = pd.factorize(pd.Series(values).map(str, na_action="ignore"))
-    texts = [level if isinstance(level, str) else str(level) for level in levels]
+    texts = [as_text(level) if isinstance(level, float) else str(level) for level in levels]
     return merged(Texts(places.astype("int32"), np.array(texts, object)), texts)
 
 
 def from_frame(frame: pd.DataFrame) -> dict[str, Column]:
     """The columns of a frame, whatever their types."""
-    return {
-        str(name): column.to_numpy("float64", na_value=np.nan)
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
-        else coded(column)
-        for name, column in frame.items()
-    }
+    return {str(name): _from_series(column) for name, column in frame.items()}
+
+
+def _from_series(column: pd.Series) -> Column:
+    number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column)
+    if not number:
+        return coded(column)
+    numbers = column.to_numpy("float64", na_value=np.nan)
+    exact = pd.api.types.is_integer_dtype(column) and is_large(numbers)
+    return digits(coded(column)) if exact else numbers
+
+
+def is_large(numbers: np.ndarray) -> bool:
+    """Whether a number is so large that float64 may have changed it."""
+    return bool(len(numbers)) and max(np.fmax.reduce(numbers), -np.fmin.reduce(numbers)) >= WHOLE
+
+
+def digits(column: Texts) -> Texts:
+    """The column as `Digits`, if it holds whole numbers alone, some beyond float64."""
+    if not all(level in GAPS or DIGITS.fullmatch(level) for level in column.levels):
+        return column
+    plain = without_gaps(column)
+    large = is_large(plain.levels.astype("float64"))
+    return Digits(plain.places, plain.levels) if large else column
+
+
+def without_gaps(column: Texts, said: list[str] | None = None) -> Texts:
+    """Texts without spaces around them, and missing where they are a word for a gap.
+
+    Args:
+        said: gets the words that were found, and how often.
+    """
+    texts = [level.strip() for level in column.levels]
+    if words := GAPS.intersection(texts):
+        counts = counted(column)
+        for word in sorted(words - {""}) if said is not None else ():
+            count = sum(counts[at] for at, text in enumerate(texts) if text == word)
+            said.append(f'"{word}" ({count:,})')
+        texts = ["" if text in words else text for text in texts]
+    return merged(column, texts)
 
 
 def written(column: Column) -> np.ndarray:
@@ -78,15 +130,23 @@ def counted(column: Texts) -> np.ndarray:
     return np.bincount(column.places + 1, minlength=len(column.levels) + 1)[1:]
 
 
+def as_numbers(column: Column) -> Column:
+    """`Digits` as float64; any other column as it is."""
+    return column.numbers() if isinstance(column, Digits) else column
+
+
 def as_text(number: float) -> str:
     """A number as the name of a class or level: 3.0 is "3"."""
-    return f"{number:.15g}"
+    if abs(number) >= WHOLE:
+        return repr(float(number))
+    return f"{number:.0f}" if number == round(number) else f"{number:.15g}"
 
 
 def as_texts(numbers: np.ndarray) -> Texts:
     """Numbers as texts, in the order of the numbers."""
     places, levels = pd.factorize(numbers, sort=True)
-    return Texts(places.astype("int32"), np.array([as_text(x) for x in levels], object))
+    texts = [as_text(level) for level in levels]
+    return merged(Texts(places.astype("int32"), np.array(texts, object)), texts)
 
 
 def in_order(column: Texts) -> Texts:

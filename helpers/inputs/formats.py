@@ -13,7 +13,7 @@ import pandas as pd
 from helpers.cloud.client import Session
 from helpers.errors import DataError
 from helpers.inputs import csv_file, files
-from helpers.inputs.columns import Column, from_frame
+from helpers.inputs.columns import Column, from_frame, is_large
 
 HEAD_BYTES = 2**16
 
@@ -39,7 +39,7 @@ def parse(path: Path, source: str, notes: list[str]) -> tuple[dict[str, Column],
         return _excel(path, source, notes)
     if _is_json_lines(head):
         how = {"lines": True, "dtype": False, "convert_dates": False}
-        return _of_frame(_read(pd.read_json, path, source, "", **how), source), False
+        return _of_frame(_exact(_read(pd.read_json, path, source, "", **how), path), source), False
     return csv_file.parse(path, source, notes)
 
 
@@ -54,6 +54,19 @@ def _read(read, path: Path, source: str, package: str, **how) -> pd.DataFrame:
     except Exception as error:  # each reader has errors of its own
         said = str(error).strip().rstrip(".")
         raise DataError(f"{source} can't be read: {said}. Save it as CSV.") from error
+
+
+def _exact(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Large whole numbers as they are written, where pandas made float64 of them for a gap."""
+    floats = frame.select_dtypes("float64")
+    if large := [name for name, column in floats.items() if is_large(column.to_numpy())]:
+        with open(path, encoding="utf-8-sig") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
+        for name in large:
+            values = [row.get(name) for row in rows]
+            if all(value is None or isinstance(value, int) for value in values):
+                frame[name] = pd.Series(values, dtype=object)
+    return frame
 
 
 def _of_frame(frame: pd.DataFrame, source: str) -> dict[str, Column]:

@@ -1,21 +1,32 @@
 """A file of rows to be scored: its columns as a model takes them, and the file of answers."""
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from helpers.cloud import storage
-from helpers.errors import DataError, NotFoundError, SchemaError
-from helpers.inputs import csv_file, files, picture_files, wire
+from helpers.errors import NotFoundError, SchemaError
+from helpers.inputs import files, picture_files, row_files, wire
 from helpers.inputs.answers import flat_frame
 from helpers.inputs.column_types import typed
-from helpers.inputs.columns import Remarks, from_frame, identifier, written
+from helpers.inputs.columns import (
+    GAPS,
+    Column,
+    Remarks,
+    as_numbers,
+    coded,
+    identifier,
+    without_gaps,
+    written,
+)
 from helpers.inputs.requests import is_table
 from helpers.inputs.signature import Signature
 from helpers.inputs.values import WIDE, by_input, is_matrix
@@ -49,29 +60,57 @@ def read(source: str, instance: dict, signature: Signature, session) -> NewRows:
         above = len(os.path.commonpath([name.rpartition("/")[0] for name in names])) + 1
         given = pd.DataFrame({"file": [name[above:] for name in names]})
         return NewRows([picture_files.read(name, session) for name in names], given)
-    if "*" in source or not files.find(source, session):
-        raise NotFoundError(f"{source} names no file of rows, and no picture. Correct the path.")
-    with files.on_disk(source, session) as path:
-        head = path.read_bytes()[:4096].lstrip(b"\xef\xbb\xbf \r\n")
-        if head[:1] not in (b"{", b"["):
-            given, comma = _csv(path, source)
-        else:
-            found = _json_lines(path, source)
-            if not is_table(instance):
+    table, kinds = is_table(instance), _kinds(instance, signature)
+    with files.on_disk(_file(source, session), session) as path:
+        if row_files.is_json(path):
+            found = list(itertools.chain.from_iterable(row_files.json_lines(path, source)))
+            if not table:
                 return _by_input(found, signature)
-            given, comma = pd.DataFrame(found), False
-    given = given.dropna(how="all").reset_index(drop=True)
+            given, comma = row_files.objects(found, source, 0), False
+        else:
+            parts, comma = row_files.csv_parts(path, source, alone=len(kinds) == 1)
+            given = pd.concat(parts, ignore_index=True)
+    if not table and is_matrix([*given.columns], signature.inputs):
+        return NewRows(_only(given, comma, *kinds.values()), given)
+    rows, _ = _columns(given, kinds, comma, gaps=table)
+    return NewRows(rows if table else {n: rows[n].to_numpy() for n in rows}, given)
+
+
+def read_parts(source: str, instance: dict, session) -> Iterator[pd.DataFrame]:
+    """The rows of a table's file as `read` has them, a part at a time, numbered through.
+
+    Raises:
+        As `read`.
+    """
+    kinds, taken = _kinds(instance, None), []
+    with files.on_disk(_file(source, session), session) as path:
+        if row_files.is_json(path):
+            numbers, comma = itertools.count(step=row_files.CHUNK_ROWS), False
+            lines = row_files.json_lines(path, source)
+            parts = (row_files.objects(rows, source, next(numbers)) for rows in lines)
+        else:
+            parts, comma = row_files.csv_parts(path, source, alone=len(kinds) == 1, kinds=kinds)
+        for part in parts:
+            given = part.reindex(columns=taken) if taken else part
+            rows, taken = _columns(given, kinds, comma, gaps=True)
+            yield rows
+
+
+def _file(source: str, session) -> str:
+    found = {} if "*" in source else files.find(source, session)
+    if not found:
+        raise NotFoundError(f"{source} names no file of rows, and no picture. Correct the path.")
+    return next(iter(found))
+
+
+def _kinds(instance: dict, signature: Signature | None) -> dict[str, str]:
+    """What a model takes: "number", "whole" or "string", by column or input."""
     if is_table(instance):
-        kinds = {name: about["type"] for name, about in instance["properties"].items()}
-    else:
-        kinds = {
-            name: "whole" if about.dtype in WIDE else "string" if about.dtype == "string"
-            else "number" for name, about in signature.inputs.items()
-        }  # fmt: skip
-        if is_matrix([*given.columns], signature.inputs):
-            return NewRows(_only(given, comma, *kinds.values()), given)
-    rows = _columns(given, kinds, comma)
-    return NewRows(rows if is_table(instance) else {n: rows[n].to_numpy() for n in rows}, given)
+        return {name: about["type"] for name, about in instance["properties"].items()}
+    return {
+        name: "whole" if about.dtype in WIDE else "string" if about.dtype == "string"
+        else "number" for name, about in signature.inputs.items()
+    }  # fmt: skip
 
 
 def with_answers(found: NewRows, answers) -> pd.DataFrame:
@@ -113,29 +152,6 @@ def write(frame: pd.DataFrame, source: str, session) -> str:
     return str(path)
 
 
-def _csv(path: Path, source: str) -> tuple[pd.DataFrame, bool]:
-    """Every cell as it is written, and whether commas are decimal."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline().strip()
-    if not re.search(f"[{re.escape(csv_file.SEPARATORS)}]", header):  # one column
-        return pd.read_csv(path, dtype=str, sep="\0", engine="python", quotechar='"'), False
-    known = csv_file.layout(path, source, [])
-    parts = csv_file.parts(path, known, source, texts=known.names)
-    return pd.concat(parts, ignore_index=True), known.comma
-
-
-def _json_lines(path: Path, source: str) -> list:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        rows = [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise DataError(
-            f"{source} is not lines of JSON ({error}). Write one object a line, or a CSV file."
-        ) from error
-    whole = len(rows) == 1 and isinstance(rows[0], list) and isinstance(rows[0][:1], list)
-    return rows[0] if whole and rows[0] and isinstance(rows[0][0], dict) else rows
-
-
 def _by_input(found: list, signature: Signature) -> NewRows:
     """Lines of JSON for a model that is none of a table: bare instances, or objects by input."""
     if not all(isinstance(row, dict) and set(row) != {"b64"} for row in found):
@@ -150,13 +166,24 @@ def _by_input(found: list, signature: Signature) -> NewRows:
     for number, row in enumerate(found):
         if missing := [places[name] for name in wanted if places[name] not in row]:
             raise SchemaError(f"Row {number} of the file lacks {_list(missing)}. Add it.")
-    rows = {name: by_input([row[places[name]] for row in found]) for name in wanted}
-    return NewRows(rows, pd.DataFrame(plain, columns=names))
+    gap = {name: "" if about.dtype == "string" else None for name, about in wanted.items()}
+    cells = {name: [row[places[name]] for row in found] for name in wanted}
+    rows = {n: by_input([gap[n] if v is None else v for v in cells[n]]) for n in wanted}
+    return NewRows(rows, pd.DataFrame(plain, columns=names, dtype=object))
 
 
-def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.DataFrame:
-    """The columns that a model takes: texts as they are written, numbers as training reads them."""
-    read = typed(from_frame(given.astype(object)), Remarks(), comma=comma, every_part=True)
+def _columns(
+    given: pd.DataFrame, kinds: dict[str, str], comma: bool, *, gaps: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """The columns that a model takes: texts as they are written, numbers as training reads them.
+
+    Args:
+        gaps: a table's texts may be missing; of other models every text is one.
+    Returns:
+        These columns, and which of the file they come from.
+    """
+    raw = {str(name): _plain(given[name]) for name in given if kinds.get(name) != "string"}
+    read = typed(raw, Remarks(), comma=comma, every_part=True)
     places = {name: name for name in given} | {
         identifier(str(name), "column"): name for name in reversed(list(given)) if name not in kinds
     }
@@ -164,34 +191,39 @@ def _columns(given: pd.DataFrame, kinds: dict[str, str], comma: bool) -> pd.Data
     for name, kind in kinds.items():
         place = places.get(name)
         if kind == "string" and place is not None:
-            texts = given[place]
-            found[name] = texts.where(texts.isna(), texts.astype(str).str.strip())
+            texts = coded(given[place].to_numpy(object))
+            found[name] = written(without_gaps(texts)) if gaps else given[place].fillna("").map(str)
         elif place in read or name in read:
-            found[name] = pd.Series(written(read[place if place in read else name]))
-            if place is not None:
-                found[name] = _exact(name, found[name], given[place], kind)
+            column = written(as_numbers(read[place if place in read else name]))
+            found[name] = column if kind != "whole" else _whole(name, column, given[place])
         else:
             continue
         used |= {place} if place is not None else {n for n in given if name.startswith(f"{n}_")}
     _tell(given, used, [name for name in kinds if name not in found])
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, given.index), [name for name in given if name in used]
 
 
-def _exact(name: str, column: pd.Series, texts: pd.Series, kind: str) -> pd.Series:
-    """Numbers as training reads them, but codes such as 007 as numbers, and what is to be `whole`
-    in full where a float64 rounds it."""
-    if kind == "number" and column.dtype != object:
-        return column
+def _plain(column: pd.Series) -> Column:
+    """Numbers, if all are written plainly: what most columns are, and the rest takes long."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.to_numpy("float64")
+    texts = column.mask(column.isin(GAPS))
+    numbers = pd.to_numeric(texts, errors="coerce")
+    return numbers.to_numpy("float64") if (numbers.isna() == texts.isna()).all() else coded(column)
+
+
+def _whole(name: str, numbers: np.ndarray, texts: pd.Series):
+    """Numbers to their last digit, where a float64 rounds them."""
     plain = pd.to_numeric(texts, errors="coerce")
-    if plain.notna().all() and (column.dtype == object or plain.dtype.kind in "iu"):
+    if plain.dtype.kind in "iu":
         return plain
-    if kind == "whole" and column.dtype != object and (beyond := column.abs() >= WHOLE).any():
+    if numbers.dtype != object and (beyond := np.abs(numbers) >= WHOLE).any():
         row = beyond.argmax()
         raise SchemaError(
             f'Column "{name}" holds {texts[row]!r} in row {row}; expected a whole number, written '
             "in digits alone."
         )
-    return column
+    return numbers
 
 
 def _tell(given: Iterable, used: set, missing: list[str]) -> None:
@@ -211,8 +243,8 @@ def _only(given: pd.DataFrame, comma: bool, kind: str):
         name = max(lengths, key=lengths.get)  # as the prototype takes the texts of its file
         _tell(given, {name}, [])
         return given[name].fillna("").astype(str).tolist()
-    numbers = _columns(given, dict.fromkeys(given, kind), comma)
-    return numbers.to_numpy(object if kind == "whole" else None)
+    rows, _ = _columns(given, dict.fromkeys(given, kind), comma, gaps=False)
+    return rows.to_numpy(object if kind == "whole" else None)
 
 
 def _list(names: Iterable) -> str:

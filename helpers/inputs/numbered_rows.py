@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from helpers.errors import JobError, NotFoundError, SchemaError, SettingError
-from helpers.inputs import picture_files, requests, values
+from helpers.errors import JobError, SchemaError
+from helpers.inputs import new_rows, picture_files, requests
 from helpers.inputs.answers import flat_frame
-from helpers.inputs.files import find_files
 from helpers.inputs.signature import DEFAULT
 
 CHUNK_ROWS = 50_000
@@ -37,10 +36,10 @@ def write(session, model, source, key: str, file: Path) -> tuple[pd.Index, Calla
     if names:
         source = [picture_files.read(name, session) for name in names]
     elif requests.is_table(schema) and isinstance(source, str | Path | pd.DataFrame):
-        index = _write_frames(model, _frames(source, schema), key, file)
+        index = _write_frames(model, _frames(source, schema, session), key, file)
         return index, lambda found: requests.table_of_rows(model.prediction_schema, found, index)
     elif isinstance(source, str | Path):
-        source = values.from_file(_one_file(source))
+        source = new_rows.read(str(source), schema, model.signatures[DEFAULT], session).rows
     asked = requests.request(model, source)
     _check_finite(asked)
     with open(file, "w") as sink:
@@ -98,24 +97,9 @@ def _write_frames(model, frames: Iterator[pd.DataFrame], key: str, file: Path) -
     return indexes[0].append(indexes[1:])
 
 
-def _frames(source, schema: dict) -> Iterator[pd.DataFrame]:
+def _frames(source, schema: dict, session) -> Iterator[pd.DataFrame]:
     if isinstance(source, pd.DataFrame):
         for start in range(0, max(1, len(source)), CHUNK_ROWS):
             yield source[start : start + CHUNK_ROWS]
         return
-    texts = [n for n, about in schema["properties"].items() if about["type"] == "string"]
-    kinds = dict.fromkeys(texts, "string")  # "007" stays what it is
-    path = _one_file(source)
-    if path.suffix == ".csv":
-        yield from pd.read_csv(path, chunksize=CHUNK_ROWS, dtype=kinds)
-    else:
-        yield from pd.read_json(path, lines=True, chunksize=CHUNK_ROWS, dtype=kinds)
-
-
-def _one_file(source) -> Path:
-    paths = find_files(str(source))
-    if not paths:
-        raise NotFoundError(f"{source} does not exist; expected a file, or gs:// addresses.")
-    if paths[0].suffix not in (".csv", ".jsonl"):
-        raise SettingError(f"{paths[0].name} is neither .csv nor .jsonl; save it as one of them.")
-    return paths[0]
+    yield from new_rows.read_parts(str(source), schema, session)

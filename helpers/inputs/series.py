@@ -177,11 +177,9 @@ def _read(
     others = {name: column for name, column in raw.items() if name != time}
     target = columns.find(target, others) if target else ""
     wanted = {target: others[target]} if target else others
-    numbers = {
-        name: column
-        for name, column in column_types.typed(wanted, remarks, comma=comma).items()
-        if isinstance(column, np.ndarray) and name in wanted
-    }
+    read = column_types.typed(wanted, remarks, comma=comma)
+    read = {name: columns.as_numbers(read[name]) for name in read if name in wanted}
+    numbers = {name: column for name, column in read.items() if isinstance(column, np.ndarray)}
     if not numbers:
         raise DataError(
             f"{source} has no numbers in {', '.join(map(repr, wanted))}; expected some."

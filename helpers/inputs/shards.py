@@ -20,7 +20,7 @@ import pandas as pd
 from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import DataError
-from helpers.inputs import csv_file, files
+from helpers.inputs import csv_file, csv_head, files
 from helpers.inputs.column_types import typed
 from helpers.inputs.columns import (
     Column,
@@ -35,6 +35,7 @@ from helpers.inputs.columns import (
 SAMPLE_BYTES, PIECES = 16 * 2**20, 64
 PART_BYTES, PARTS = 8 * 2**20, 500  # rows are shuffled within a part, parts among each other
 GROUPS = 10  # the first of these tests
+CODE = re.compile(r"0\d|-?\d{16}")  # as numbers they would lose a 0, or their last digits
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,10 @@ def _frames(table, name: str, cloud: Session | None) -> Iterator[tuple[pd.DataFr
     values could not be."""
     texts = [name for name, kind in table.kinds.items() if kind == "text"]
     texts += [table.target] if table.classes else []
-    zeros = [c for c in texts if any(re.match(r"0\d", t) for t in table.train[c].dropna().unique())]
+    codes = [c for c in texts if any(map(CODE.match, table.train[c].dropna().unique()))]
     with files.on_disk(name, cloud) as path:
-        known = csv_file.layout(path, name, [])
-        for part in csv_file.parts(path, known, name, texts={*zeros} & {*known.names}):
+        known = csv_head.layout(path, name, [])
+        for part in csv_file.parts(path, known, name, texts={*codes} & {*known.names}):
             raw = from_frame(part.dropna(how="all"))
             columns = typed(raw, Remarks(), comma=known.comma, every_part=True)
             if absent := [c for c in (*table.features, table.target) if c not in columns]:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from helpers.errors import SchemaError, near
+from helpers.inputs.columns import GAPS, as_texts, written
+from helpers.inputs.values import check_names
 
 MOST = float(np.finfo("float32").max)
 DATES = (datetime.date, datetime.timedelta, np.datetime64, np.timedelta64)
@@ -23,6 +25,7 @@ def check(schema: dict, frame: pd.DataFrame) -> dict[str, np.ndarray]:
     """
     if len(frame) == 0:
         raise SchemaError("The frame has no rows; expected at least one to score.")
+    check_names(frame)
     wanted = schema["required"]
     missing = [name for name in wanted if name not in frame.columns]
     extra = [str(name) for name in frame.columns if name not in wanted]
@@ -49,20 +52,22 @@ def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
         column = column.astype(object)
     objects = column.dtype == object
     whole = objects and pd.api.types.infer_dtype(column, skipna=False) == "string"
-    if whole and about["type"] == "string":
+    if whole and about["type"] == "string" and GAPS.isdisjoint(column.to_numpy()):
         return column.to_numpy()  # as it is: what follows takes ten times as long
-    empty = column.isna().to_numpy()
+    if about["type"] == "string":
+        values, empty = _texts(column)
+        bad = _are(bytes, column) if objects else np.zeros(len(column), bool)
+    else:
+        values, empty = _numbers(column), column.isna().to_numpy()
+        odd = np.flatnonzero(np.isnan(values) & ~empty)
+        empty[odd] = [isinstance(one, str) and one.strip() in GAPS for one in column.iloc[odd]]
+        bad = ~empty & ~(np.abs(values) <= MOST)
     if empty.any() and not about["nullable"]:
         row = column.index[empty.argmax()]
         raise SchemaError(
             f'Column "{name}" is empty (NaN) in row {row}; the model was trained on data without '
             "gaps there. Fill it in, or drop the row."
         )
-    if about["type"] == "string":
-        bad = _are(bytes, column) if objects else np.zeros(len(column), bool)
-    else:
-        numbers = _numbers(column)
-        bad = ~empty & ~(np.abs(numbers) <= MOST)
     if bad.any():
         row, kind = bad.argmax(), "text" if about["type"] == "string" else "a number"
         value = column.iloc[row]
@@ -70,9 +75,20 @@ def _checked(name: str, schema: dict, column: pd.Series) -> np.ndarray:
         raise SchemaError(
             f'Column "{name}" holds {value} in row {column.index[row]}; expected {kind}.'
         )
-    if about["type"] == "string":
-        return column.astype("string").fillna(sentinel["string"]).to_numpy(object)
-    return np.where(empty, sentinel["number"], numbers)
+    return np.where(empty, sentinel[about["type"]], values)
+
+
+def _texts(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Texts, and which are missing, also by a word for a gap; a column's 3.0 is "3", as pandas has
+    it beside a gap."""
+    if getattr(column.dtype, "kind", "") == "f":
+        texts = written(as_texts(column.to_numpy("float64", na_value=np.nan)))
+    elif pd.api.types.infer_dtype(column, skipna=True) == "string":
+        texts = column.to_numpy(object)
+    else:
+        texts = column.astype("string").to_numpy(object)
+    words = np.fromiter(map(GAPS.__contains__, texts), bool, len(texts))
+    return texts, pd.isna(texts) | words
 
 
 def _numbers(column: pd.Series) -> np.ndarray:

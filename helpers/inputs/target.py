@@ -6,6 +6,7 @@ from helpers.errors import DataError
 from helpers.inputs.answers import check_class_names
 from helpers.inputs.columns import (
     Column,
+    Digits,
     Remarks,
     as_texts,
     count_levels,
@@ -38,8 +39,12 @@ def read_target(
     name: str, column: Column, task: str, notes: list[str]
 ) -> tuple[Column, str, tuple[str, ...]]:
     """The target's values as floats or classes, the task, and the classes."""
-    number = isinstance(column, np.ndarray)
     count = count_levels(column, CLASSES)
+    digits = column if isinstance(column, Digits) else None
+    many = count > CLASSES or (digits and not digits.blurred())
+    if digits and (task == "regression" or (not task and many)):
+        column = digits.numbers()
+    number = isinstance(column, np.ndarray)
     if count < 2:
         only = written(column)[0]
         raise DataError(f"Every row has the same {name} ({only}); expected two or more.")
@@ -62,6 +67,7 @@ def read_target(
             f"{name} has {count:,} different values; {task} takes at most {most}. "
             "Choose another target, or group its values."
         )
-    texts = as_texts(column) if number else in_order(column)
+    column = digits or column
+    texts = as_texts(column) if number and not digits else in_order(column)
     check_class_names(texts.levels)
     return texts, task, tuple(texts.levels)

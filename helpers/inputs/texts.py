@@ -135,7 +135,12 @@ def _read(
 ) -> tuple[str, pd.DataFrame]:
     """The label's name, and rows of `text` and label; "" where one is missing."""
     raw, _ = formats.read(source, session, notes)
-    worded = {name: column for name, column in raw.items() if isinstance(column, columns.Texts)}
+    raw = {
+        name: columns.digits(column) if isinstance(column, columns.Texts) else column
+        for name, column in raw.items()
+    }
+    numbers = (np.ndarray, columns.Digits)
+    worded = {name: column for name, column in raw.items() if not isinstance(column, numbers)}
     if text and text not in raw:
         raise DataError(f'TEXT="{text}" is not a column.{near(text, raw)}')
     if not worded or (text and text not in worded):
@@ -153,7 +158,14 @@ def _read(
         raise DataError(f'{source} has no column besides "{text}"; expected one of labels.')
     target = columns.find(target, others) if target else others[-1]
     label = raw[target]
-    label = columns.as_texts(label) if isinstance(label, np.ndarray) else label
+    words: list[str] = []
+    label = (
+        columns.as_texts(label)
+        if isinstance(label, np.ndarray)
+        else columns.without_gaps(label, words)
+    )
+    if words:
+        notes.append(f"{target}: {', '.join(words)} read as missing")
     notes.append(f'texts are in "{text}", labels in "{target}"')
     values = {"text": columns.written(raw[text]), target: columns.written(label)}
     if target == "text":

@@ -19,6 +19,7 @@ def times(column: columns.Column, *, asked: bool) -> pd.DatetimeIndex | None:
     Args:
         asked: it is said to be one of times, so numbers may be seconds since 1970.
     """
+    column = columns.as_numbers(column)
     if isinstance(column, np.ndarray):
         seen = column[~np.isnan(column)]
         if asked and len(seen) and seen.min() >= FIRST_S:
@@ -27,6 +28,7 @@ def times(column: columns.Column, *, asked: bool) -> pd.DatetimeIndex | None:
         if not len(seen) or not ((seen % 1 == 0) & (seen > 1500) & (seen < 2200)).all():
             return None
         return pd.DatetimeIndex([pd.Timestamp(int(y), 1, 1) if y == y else pd.NaT for y in column])
+    column = columns.without_gaps(column)
     rows = int((column.places >= 0).sum())
     if not rows:
         return None

@@ -9,6 +9,7 @@ import pandas as pd
 
 from helpers.inputs.columns import (
     Column,
+    Digits,
     Remarks,
     Texts,
     as_texts,
@@ -31,8 +32,11 @@ def usable(features: dict[str, Column], remarks: Remarks) -> dict[str, Column]:
     """The columns that can say something about a row not seen yet; codes as texts."""
     kept = {}
     for name, column in features.items():
-        code = isinstance(column, np.ndarray) and _names_something(name, column)
-        column = as_texts(column) if code else column
+        code = _names_something(name, column)
+        if isinstance(column, Digits) and not code:
+            code = not _too_many(column) or column.blurred()
+            column = column if code else column.numbers()
+        column = as_texts(column) if code and isinstance(column, np.ndarray) else column
         if why := _useless(name, column):
             remarks.notes.append(f"{name} is left out: {why}")
             continue
@@ -56,10 +60,17 @@ def _useless(name: str, column: Column) -> str:
     levels = np.count_nonzero(counted(column))
     if levels == 1 and seen == len(column):
         return f'every row has "{column.levels[column.places[0]]}"'
-    if levels > 20 and (levels > 0.9 * seen or levels > LEVELS):
+    if _too_many(column):
         said = f"{levels:,} different texts in {seen:,} rows say nothing about other rows"
         return f"{said}; more/text.ipynb learns from their words" if _wordy(column) else said
     return ""
+
+
+def _too_many(column: Texts) -> bool:
+    """Whether there are so many levels that they say nothing about another row."""
+    counts = counted(column)
+    levels = np.count_nonzero(counts)
+    return levels > 20 and (levels > 0.9 * counts.sum() or levels > LEVELS)
 
 
 def _snake(name: str) -> str:
@@ -74,9 +85,12 @@ def _numbers_rows(name: str, column: np.ndarray) -> bool:
     return counts_up or bool(NAMED_ID.search(_snake(name)) and pd.Index(column).is_unique)
 
 
-def _names_something(name: str, column: np.ndarray) -> bool:
+def _names_something(name: str, column: Column) -> bool:
     """Whole numbers of which the column's name says that they are codes."""
-    if not NAMED_CODE.search(_snake(name)) or not whole(column) or np.nanmin(column) < 0:
+    named = bool(NAMED_CODE.search(_snake(name)))
+    if isinstance(column, Texts):
+        return named and isinstance(column, Digits)
+    if not named or not whole(column) or np.nanmin(column) < 0:
         return False
     return count_levels(column, 2) > 2 and not _numbers_rows(name, column)
 

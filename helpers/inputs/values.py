@@ -1,7 +1,6 @@
 """What a person gives a model as its inputs: arrays, texts, pictures, frames, dicts; checked."""
 
 import datetime
-import json
 import numbers
 from decimal import Decimal
 from pathlib import Path
@@ -71,12 +70,12 @@ def fit(values, signature: Signature) -> dict[str, np.ndarray]:
     return arrays
 
 
-def from_file(path: Path):
-    """Rows of a .csv file, one column an input or a matrix's; or of .jsonl, an instance a line."""
-    if path.suffix == ".csv":
-        return pd.read_csv(path)
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return by_input([json.loads(line) for line in lines if line.strip()])
+def check_names(frame: pd.DataFrame) -> None:
+    """Refuse a frame of which two columns have one name."""
+    if not frame.columns.is_unique:
+        name = frame.columns[frame.columns.duplicated()][0]
+        count = int((frame.columns == name).sum())
+        raise SchemaError(f'The frame has {count} columns "{name}"; expected one. Drop the others.')
 
 
 def by_input(rows: list):
@@ -102,6 +101,7 @@ def _by_name(values, wanted: dict[str, Tensor]) -> dict:
             mixed = about.dtype in WIDE and values.dtypes.nunique() > 1
             values = values.to_numpy(object if mixed else None)
         else:
+            check_names(values)
             values = {n: values[n].to_numpy() for n in values.columns}
     if isinstance(values, dict):
         sent = wire.input_names(map(str, values))  # "unit price" is unit_price to TensorFlow
