@@ -3,6 +3,7 @@
 import io
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import matplotlib as mpl
@@ -80,6 +81,65 @@ def test_damaged_files_are_named_and_left_out(folder, capsys):
     for name in ("cat/cut.jpg", "cat/cut.png", "cat/page.jpg", "dog/none.png (empty)"):
         assert name in said
     assert ".DS_Store" not in said
+
+
+def part(name: bytes, content: bytes = b"") -> bytes:
+    """A part of a PNG file, with its checksum."""
+    ends = zlib.crc32(name + content).to_bytes(4)
+    return len(content).to_bytes(4) + name + content + ends
+
+
+def png(width: int, height: int, *more: bytes, colours: int = 0, depth: int = 8) -> bytes:
+    size = width.to_bytes(4) + height.to_bytes(4)
+    head = part(b"IHDR", size + bytes([depth, colours, 0, 0, 0]))
+    pixels = zlib.compress(bytes((1 + -(-width * depth // 8)) * height))
+    return picture(1)[:8] + head + b"".join(more) + part(b"IDAT", pixels) + part(b"IEND")
+
+
+def turned(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place:][1:]
+
+
+LOST = picture(50, "JPEG", size=(90, 90))
+LEFT_OUT = {
+    **{f"cut {count}": picture(50)[:-count] for count in (1, 4, 8, 12, 14, 18)},
+    **{f"turned {place}": turned(picture(50), place) for place in (30, 33, -2, -14)},
+    "unknown": png(9, 9, part(b"ABCD")),
+    "no name": png(9, 9, part(b"a\xfbcd")),
+    "no palette": png(9, 9, colours=3),
+    "long": png(1_000_001, 1),
+    "no end": LOST[: len(LOST) // 2] + bytes(len(LOST) - len(LOST) // 2),
+}
+
+
+def test_what_tensorflow_would_not_decode_is_left_out_and_what_it_does_is_taken(folder):
+    preview = b"\xff\xe1" + (len(LOST) + 2).to_bytes(2) + LOST  # as cameras add one
+    taken = {
+        "filled": LOST[:2] + b"\xff\xff" + LOST[2:],
+        "preview": LOST[:2] + preview + LOST[2:],
+        "more behind": picture(3) + b"more",
+        "palette": png(9, 9, part(b"PLTE", bytes(9)), part(b"tRNS", b"\0\x80"), colours=3),
+        "a note": png(9, 9, part(b"noTe", b"words")),
+    }
+    large = {"a camera": png(12_000, 9000, depth=1), "a map": png(20_000, 10_000, depth=1)}
+    for name, content in (LEFT_OUT | taken | large).items():
+        (folder / "cat" / f"{name}.png").write_bytes(content)
+    whole, cut = LOST[:2] + preview + LOST[2:], LEFT_OUT["no end"]
+    (folder / "cat" / "half.jpg").write_bytes(cut[:2] + preview + cut[2:])
+    assert whole.count(b"\xff\xd9") == 2
+    found = images.load(str(folder))
+    there = {*found.train.index, *found.test.index}
+    assert {f"cat/{name}.png" for name in taken} <= there
+    assert len(there) == 16 + len(taken) + 1
+    assert "17 of 39 files left out: cat/a map.png (too large: more than 178," in found.notes[0]
+    tf = pytest.importorskip("tensorflow")
+    from helpers.learning.pictures import decode
+
+    for name, content in taken.items():
+        assert decode([content], 4).shape == (1, 4, 4, 3), name
+    for content in LEFT_OUT.values():
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode([content], 4)
 
 
 def test_every_way_to_store_a_picture_is_read(tmp_path):
@@ -248,6 +308,11 @@ def test_pictures_come_in_the_order_of_their_epoch_from_memory_and_from_disk(fol
     for one, other in [*zip(whole[5:], rest, strict=True), *zip(whole, streamed, strict=True)]:
         np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+    monkeypatch.undo()
+    last = found.train.index[-1]
+    Path(found.train["path"][last]).write_bytes(LEFT_OUT["cut 1"])  # as if only it were seen now
+    with pytest.raises(DataError, match=f"can't decode {last}, though Pillow can; expected"):
+        taken(1)
     watched = list(learning.batches(found, found.test, **how))
     names = [found.classes[place] for _, y in watched for place in y.numpy()]
     assert names == found.test["label"].tolist()

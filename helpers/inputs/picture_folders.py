@@ -5,6 +5,7 @@
 
 import contextlib
 import re
+import warnings
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,13 +16,11 @@ import pandas as pd
 
 from helpers.cloud.client import Session
 from helpers.errors import DataError
-from helpers.inputs import class_folders, held_back
+from helpers.inputs import class_folders, held_back, picture_bytes
 from helpers.inputs import examples as held_out
 from helpers.inputs.answers import check_class_names
 from helpers.inputs.class_folders import BUILT_IN
 
-KINDS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}  # as a file of them begins
-GREY = 16  # pixels a side of the small grey copies that the baseline sees
 EXAMPLE_BYTES = 50_000_000
 
 
@@ -30,7 +29,7 @@ class Images:
     """Pictures to learn from and pictures held back; what a plot of a table needs is named alike.
 
     `train`, `test`: one row a picture: `path` of a file on this machine, `label` (its class), and
-    `place`, its row in `grey`, (n, GREY, GREY) uint8. Files made for this go when this object does.
+    `place`, its row in `grey`, (n, 16, 16) uint8. Files made for this go when this object does.
     """
 
     name: str
@@ -52,7 +51,8 @@ class Images:
 def load(source: str = "digits", *, seed: int = 0, session: Session | None = None) -> Images:
     """Find the pictures of each class and hold back a quarter of them.
 
-    Each file is decoded once. One that is no JPEG or PNG, or is damaged, is named and left out.
+    Each file is decoded once. One that is no JPEG or PNG, is damaged, or has more pixels than
+    Pillow opens (179 million), is named and left out.
 
     Args:
         source: "digits", or a folder or zip with one sub-folder a class, below which its pictures
@@ -137,8 +137,9 @@ def _looked_at(
     root: Path, files: list[Path], labels: list[str], source: str, notes: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """A row each picture that decodes, and its small grey copy."""
-    with ThreadPoolExecutor() as pool:
-        looks = list(pool.map(_look, files))
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of transparent palettes and of large pictures
+        looks = list(pool.map(lambda file: picture_bytes.look(file.read_bytes()), files))
     bad = [
         f"{file.relative_to(root).as_posix()} ({look})"
         for file, look in zip(files, looks, strict=True)
@@ -160,34 +161,6 @@ def _looked_at(
         why = f" {notes[-1]}." if notes else ""
         raise DataError(f"{source} holds no JPEG or PNG file in its sub-folders.{why}")
     return pd.DataFrame(rows, index=names), np.stack([looks[place][2] for place in good])
-
-
-def _look(file: Path) -> tuple[int, int, np.ndarray] | str:
-    """Width, height and the grey copy of a picture, or what is wrong with it."""
-    from PIL import Image
-
-    with open(file, "rb") as opened:
-        head = opened.read(8)
-    kind = next((kind for start, kind in KINDS.items() if head.startswith(start)), "")
-    if not kind:
-        return "empty" if not head else "no JPEG or PNG"
-    try:
-        with Image.open(file, formats=[kind]) as image:
-            width, height = image.size
-            image.draft("L", (2 * GREY, 2 * GREY))  # a JPEG can be read at a part of its size
-            small = _flat(image).resize((GREY, GREY), Image.Resampling.BOX)
-            return width, height, np.asarray(small)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"damaged: {str(error).splitlines()[0][:80]}"
-
-
-def _flat(image):
-    """Grey, whatever the file's colours are; of 16 bits the upper ones."""
-    if image.mode.startswith("I"):
-        from PIL import Image
-
-        return Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype("uint8"))
-    return image.convert("L")
 
 
 def _check(classes: tuple[str, ...], frame: pd.DataFrame, source: str) -> None:

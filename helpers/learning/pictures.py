@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from helpers.errors import CloudError
+from helpers.errors import CloudError, DataError
 from helpers.inputs.answers import answer_frame
 from helpers.inputs.picture_folders import Images
 from helpers.learning.batches import of_arrays
@@ -74,6 +75,9 @@ def batches(
         seed, start_epoch, start_step: as of `helpers.batches`.
     Returns:
         ((batch, size, size, 3) uint8, (batch,) int64).
+    Raises:
+        DataError: TensorFlow can't decode a file; where they don't fit into memory its own
+            InvalidArgumentError comes during training.
     """
     places = {name: place for place, name in enumerate(images.classes)}
     labels = frame["label"].map(places).to_numpy("int64")
@@ -85,8 +89,26 @@ def batches(
 
     if len(frame) * size * size * 3 > MEMORY_BYTES:
         return of_arrays(paths, labels, batch_size=batch_size, load=load, **where)
-    parts = of_arrays(paths, batch_size=64, load=load)
-    return of_arrays(tf.concat(list(parts), axis=0), labels, batch_size=batch_size, **where)
+    try:
+        parts = list(of_arrays(paths, batch_size=64, load=load))
+    except tf.errors.InvalidArgumentError as error:
+        raise _named(frame, size) from error
+    return of_arrays(tf.concat(parts, axis=0), labels, batch_size=batch_size, **where)
+
+
+def _named(frame: pd.DataFrame, size: int) -> DataError:
+    """Which files TensorFlow can't decode."""
+    bad = []
+    for name, path in frame["path"].items():
+        try:
+            decode([Path(path).read_bytes()], size)
+        except tf.errors.InvalidArgumentError:
+            bad.append(name)
+    more = f" and {len(bad) - 6} more" if len(bad) > 6 else ""
+    return DataError(
+        f"TensorFlow can't decode {', '.join(bad[:6])}{more}, though Pillow can; expected whole "
+        "JPEG or PNG files. Save them again, or take them out."
+    )
 
 
 def scores(model, images: Images, frame: pd.DataFrame, *, size: int) -> pd.DataFrame:
