@@ -142,6 +142,13 @@ def test_words_are_split_as_keras_does():
     adapted = layers.TextVectorization()
     adapted.adapt(said)
     assert set(adapted.get_vocabulary()[2:]) == set(texts.words(said, 99))
+    # each letter and sign up to the ideographs, and beyond, between two letters
+    points = [*range(1, 0x3100), *range(0xF900, 0x10400), 0x1F600]
+    odd = [f"x{chr(point)}Y z" for point in points]
+    keras_words = layers.TextVectorization(vocabulary=texts.words(odd, 99_999))
+    assert (keras_words(odd).numpy() != 1).all()  # 1: unknown
+    lengths = (keras_words(odd).numpy() != 0).sum(axis=1)
+    assert lengths.tolist() == [len(texts.split(text)) for text in odd]
 
 
 def test_the_rivals_see_the_difference(source):

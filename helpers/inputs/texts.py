@@ -107,8 +107,13 @@ def describe(texts: Texts) -> pd.DataFrame:
 
 
 def split(text: str) -> list[str]:
-    """A text's words as Keras's TextVectorization splits it: lower case of ASCII, no signs."""
-    return PUNCTUATION.sub("", text.encode().lower().decode()).split()
+    """A text's words as Keras's TextVectorization splits it: lower case of ASCII, no signs.
+
+    Spaces are those of ASCII, which bytes are split at: words that a no-break or an ideographic
+    space joins are one to Keras.
+    """
+    plain = PUNCTUATION.sub("", text).encode()
+    return [word.decode() for word in plain.lower().split()]
 
 
 def words(texts: Iterable[str], most: int) -> list[str]:
