@@ -470,6 +470,12 @@ def test_a_time_series_is_for_the_series_notebook(load, freq, said, turn):
     assert not noted(load({"when": when, **columns()}, target="side"), "series")
 
 
+def test_an_hour_that_comes_twice_leaves_a_series(load):
+    when = pd.date_range("2022-10-20", periods=2000, freq="h", tz="Europe/Berlin")
+    table = load({"when": [time.isoformat() for time in when], "side": range(2000)})
+    assert noted(table, "when orders the rows, one value every hour", "more/series.ipynb")
+
+
 def test_dates_that_order_nothing_are_no_series(load):
     days = pd.date_range("1990-01-01", periods=ROWS)
     draw = np.random.default_rng(0)
@@ -488,6 +494,10 @@ def test_dates_become_their_parts(load):
     assert frame["sold_month"].tolist() == days.month.tolist() == frame["day_month"].tolist()
     assert frame["sold_hour"].tolist() == days.hour.tolist()
     assert noted(table, "sold holds dates", "sold_month")
+    # with a zone, the hour that is written
+    zoned = load(columns(sold=[day.isoformat() for day in days.tz_localize("Asia/Tokyo")]))
+    frame = pd.concat([zoned.train, zoned.test]).sort_index()
+    assert frame["sold_hour"].tolist() == days.hour.tolist()
 
 
 def test_columns_that_say_nothing_are_left_out(load):

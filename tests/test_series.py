@@ -71,6 +71,7 @@ def test_a_trial_does_not_see_the_test_part(tmp_path, monkeypatch):
         (pd.date_range("2001-01-01", periods=40, freq="B"), "working day", 5),
         (pd.date_range("2001-01-01", periods=40, freq="D"), "day", 7),
         (pd.date_range("2001-01-01", periods=40, freq="h"), "hour", 24),
+        (pd.date_range("2001-01-01", periods=40, freq="250ms"), "step of 0.25 seconds", 345_600),
         (pd.date_range("2001-01-01", periods=40, freq="15min"), "step of 15 minutes", 96),
         (pd.date_range("2001-01-01", periods=40, freq="2MS"), "step of 2 months", 6),
     ],
@@ -80,6 +81,52 @@ def test_steps_of_calendars_and_clocks(tmp_path, times, step, season):
     assert (found.step, found.season) == (step, season)
     assert len(found.values) == 40
     assert not found.values.isna().any()
+
+
+ZONE, DAY = "Europe/Berlin", "2022-01-01"
+BERLIN = pd.date_range("2022-01-01", periods=9000, freq="h", tz=ZONE)
+YEAR = pd.date_range("2022-01-01", "2022-12-31", freq="6h")
+
+
+@pytest.mark.parametrize(
+    ("times", "step", "first"),
+    [
+        (pd.bdate_range("2022-01-03", periods=300, tz=ZONE), "working day", ""),
+        (pd.date_range("2000-01-01", periods=40, freq="MS", tz="Asia/Tokyo"), "month", ""),
+        (pd.date_range("2022-01-01", periods=300, tz="America/St_Johns")[::-1], "day", DAY),
+        (BERLIN, "hour", ""),  # an hour that comes twice, one that never does
+        (BERLIN[5000:][::-1], "hour", "2022-07-28 09:00"),
+        (YEAR.tz_localize(ZONE), "step of 6 hours", ""),  # even on the clock
+        (YEAR.tz_localize("UTC").tz_convert(ZONE), "step of 6 hours", f"{DAY} 01:00"),
+        (YEAR[:90].strftime("%Y-%m-%dT%H:%M:%S.000Z"), "step of 6 hours", DAY),
+        (YEAR[:90:4].strftime("%d.%m.%Y %I:%M %p CET"), "day", DAY),
+        (YEAR[:90].strftime("%Y-%m-%d %H:%M-0330"), "step of 6 hours", DAY),
+    ],
+)
+def test_times_with_a_zone_stay_as_they_are_written(tmp_path, times, step, first):
+    if hasattr(times, "tz") and times.tz:
+        first, times = first or times[0].tz_localize(None), [time.isoformat() for time in times]
+    found = load(tmp_path, times)
+    assert (found.step, found.values.index[0]) == (step, pd.Timestamp(first))
+    assert len(found.values) == len(times)
+    assert not found.values.isna().any()
+    assert found.values.index[0].tz is None
+
+
+def test_a_file_that_keeps_zones_is_read_alike(tmp_path):
+    pd.DataFrame({"when": BERLIN, "load": 1.5}).to_parquet(tmp_path / "s.parquet")
+    found = series.load(str(tmp_path / "s.parquet"), window=5, horizon=2)
+    assert (found.values.index == pd.date_range("2022-01-01", periods=9000, freq="h")).all()
+
+
+@pytest.mark.parametrize(("start", "apart"), [(1600, 1), (1510, 2)])
+def test_years_of_long_ago(tmp_path, start, apart):
+    found = load(tmp_path, range(start, 1900, apart))
+    assert found.values.index[0].year == start
+    assert len(found.values) == (1900 - start) // apart
+    assert series.describe(found).loc["from"].item() == f"{start}-01-01"
+    forecasts.look(found).figure.canvas.draw()
+    mpl.pyplot.close("all")
 
 
 def test_gaps_are_named_and_their_windows_left_out(tmp_path, capsys):

@@ -76,7 +76,8 @@ def load(
     Args:
         source: "weekly_sales", or the path, URL or gs:// address of a file as `data.load` takes it.
         time, target: the columns of times and of numbers; "" takes the first of dates, and the
-            last of numbers.
+            last of numbers. Times with a zone are taken as they are written; where summer time
+            would make an hour come twice or never, the earliest zone is kept throughout.
         window: how many steps the model sees.
         horizon: how many steps it forecasts.
         season: steps until the series may repeat; 0 takes the usual of its step (52 weeks).
@@ -189,7 +190,7 @@ def _read(
     made = pd.Series(numbers[name], index=times[time], name=name)
     lost = int(made.index.isna().sum())
     if lost:
-        notes.append(f"{lost:,} rows without a time are left out")
+        notes.append(f"rows without a time are left out: {lost:,}")
     return made[made.index.notna()], remarks.units.get(name, "")
 
 

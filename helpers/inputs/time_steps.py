@@ -8,13 +8,16 @@ from helpers.inputs import columns, dates
 
 SECONDS = {"week": 604_800, "day": 86_400, "hour": 3600, "minute": 60, "second": 1}
 SEASONS = {"quarter": 4, "month": 12, "week": 52, "working day": 5, "day": 7, "hour": 24}
-PERIODS = {"year": "Y", "quarter": "Q", "month": "M"}  # steps of unlike length
+PERIODS = {"year": ("Y", 12), "quarter": ("Q", 3), "month": ("M", 1)}  # of unlike length
 SHOWN = 4
 FIRST_S = 1e8  # in 1973; whole numbers from there on can be seconds since 1970
 
 
 def times(column: columns.Column, *, asked: bool) -> pd.DatetimeIndex | None:
     """A column as times, if it holds some; years and months are times, too.
+
+    Times with a zone are taken as they are written; where summer time would make an hour come
+    twice or never, the zone of the earliest one is kept throughout.
 
     Args:
         asked: it is said to be one of times, so numbers may be seconds since 1970.
@@ -27,17 +30,30 @@ def times(column: columns.Column, *, asked: bool) -> pd.DatetimeIndex | None:
             return pd.to_datetime(column / factor, unit="s")
         if not len(seen) or not ((seen % 1 == 0) & (seen > 1500) & (seen < 2200)).all():
             return None
-        return pd.DatetimeIndex([pd.Timestamp(int(y), 1, 1) if y == y else pd.NaT for y in column])
+        years = (np.where(np.isnan(column), 0, column) - 1970).astype("datetime64[Y]")
+        years[np.isnan(column)] = np.datetime64("NaT")
+        return pd.DatetimeIndex(years.astype("datetime64[us]"))
     column = columns.without_gaps(column)
     rows = int((column.places >= 0).sum())
     if not rows:
         return None
+    ahead = None
     found = dates.read_months(column.levels)
     if found is None:
+        ahead = dates.ahead_of_utc(column.levels)
         found = dates.read_dates(column.levels, columns.counted(column), rows)
     if found is None:
         return None
-    return found.tz_localize(None).append(pd.DatetimeIndex([pd.NaT]))[column.places]
+    if ahead is not None:
+        utc = found - ahead
+        found = max(found, utc + ahead[utc.argmin()], key=_evenness)
+    return found.append(pd.DatetimeIndex([pd.NaT]))[column.places]
+
+
+def _evenness(times: pd.DatetimeIndex) -> int:
+    """How many steps between these times are as long as the most common."""
+    apart = np.diff(times.dropna().sort_values().asi8)
+    return np.unique(apart, return_counts=True)[1].max(initial=0)
 
 
 def on_grid(values: pd.Series, source: str, notes: list[str]) -> tuple[pd.Series, str, int]:
@@ -51,7 +67,7 @@ def on_grid(values: pd.Series, source: str, notes: list[str]) -> tuple[pd.Series
         )
     if len(values) < 3:
         raise DataError(f"{source} has {len(values)} times; expected a series of many.")
-    times = values.index.as_unit("ns")
+    times = values.index.as_unit("us")  # of nanoseconds only those since 1677 are known
     places, grid, step, season = _by_calendar(times) or _even(times, source)
     whole = np.full(len(grid), np.nan)
     whole[places] = values
@@ -62,17 +78,18 @@ def on_grid(values: pd.Series, source: str, notes: list[str]) -> tuple[pd.Series
 
 def _by_calendar(times: pd.DatetimeIndex) -> tuple | None:
     """Years, quarters, months or working days: (place of each time, all steps, name, season)."""
-    for step, freq in PERIODS.items():
+    for step, (freq, months) in PERIODS.items():
         periods = times.to_period(freq)
         apart = np.diff(periods.asi8)
         count = max(1, int(np.median(apart)))
         if apart.min() > 0 and not (apart % count).any():
             season = SEASONS.get(step, 0)
-            grid = pd.period_range(periods[0], periods[-1], freq=freq).to_timestamp()[::count]
+            steps = np.arange(periods.asi8[0], periods.asi8[-1] + 1, count)
+            grid = pd.DatetimeIndex((steps * months).astype("datetime64[M]").astype(times.dtype))
             places = (periods.asi8 - periods.asi8[0]) // count
             name = step if count == 1 else f"step of {count} {step}s"
             return places, grid, name, season // count if season % count == 0 else 0
-    step_s = float(np.median(np.diff(times.asi8))) / 1e9
+    step_s = float(np.median(np.diff(times.asi8))) / 1e6
     if step_s == SECONDS["day"] and times.dayofweek.max() < 5:
         grid = pd.bdate_range(times[0], times[-1])
         places = grid.get_indexer(times)
@@ -83,8 +100,8 @@ def _by_calendar(times: pd.DatetimeIndex) -> tuple | None:
 
 def _even(times: pd.DatetimeIndex, source: str) -> tuple:
     """Steps of one length; a time may be a tenth of it off."""
-    step_s = float(np.median(np.diff(times.asi8))) / 1e9
-    exact = (times.asi8 - times.asi8[0]) / 1e9 / step_s
+    step_s = float(np.median(np.diff(times.asi8))) / 1e6
+    exact = (times.asi8 - times.asi8[0]) / 1e6 / step_s
     places = exact.round().astype(int)
     off = np.abs(exact - places)
     if off.max() > 0.1 or len(set(places)) < len(places):
@@ -98,7 +115,10 @@ def _even(times: pd.DatetimeIndex, source: str) -> tuple:
     season = SEASONS.get(name, 0) if count == 1 else 0
     if not season and SECONDS["day"] % step_s == 0 and step_s < SECONDS["day"]:
         season = int(SECONDS["day"] // step_s)
-    grid = times[0] + pd.to_timedelta(np.arange(places[-1] + 1) * step_s, "s")
+    after_us = (np.arange(places[-1] + 1) * step_s * 1e6).round().astype("timedelta64[us]")
+    grid = pd.DatetimeIndex(times[0].to_datetime64() + after_us)
+    if not name:
+        count, name = f"{step_s:g}", "second"
     return places, grid, name if count == 1 else f"step of {count} {name}s", season
 
 
