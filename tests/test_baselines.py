@@ -45,7 +45,12 @@ def test_classes_are_scored_by_their_probabilities():
 
 
 @pytest.mark.parametrize(
-    ("mae", "said"), [(1.0, "This model wins on mae: $1."), (3.0, "Linear wins on mae: $2.")]
+    ("mae", "said"),
+    [
+        (1.0, "This model wins on mae: $1."),
+        (3.0, "Linear wins on mae: $2."),
+        (2.0, "This model and linear are equal on mae: $2."),
+    ],
 )
 def test_the_comparison_says_who_wins(mae, said, capsys):
     rivals = {"trivial": {"mae": 9.0}, "linear": {"mae": 2.0}}

@@ -134,6 +134,11 @@ def test_curves_of_a_classification_are_its_log_loss():
     axes = plots.curves(history, table("multiclass"))
     assert axes.get_ylabel() == "log loss"
     assert axes.get_title() == "Test error ends at 0.7, lowest 0.7 after epoch 2"
+    axes = plots.curves({"loss": [0.6938], "val_loss": [0.6931]}, table("multiclass"))
+    axes.figure.canvas.draw()
+    assert all(tick.get_text().isdigit() for tick in axes.get_xticklabels())  # whole epochs
+    written = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert len(set(written)) == len(written) > 1
 
 
 def test_predicted_against_true_shows_how_far_off():

@@ -14,7 +14,7 @@ from helpers.looks import forecasts
 
 def load(folder, times, values=None, **how) -> series.Series:
     values = np.arange(len(times)) * 1.0 if values is None else values
-    pd.DataFrame({"when": times, "load": values}).to_csv(folder / "s.csv", index=False)
+    pd.DataFrame({"when": times, "flat": 5, "load": values}).to_csv(folder / "s.csv", index=False)
     return series.load(str(folder / "s.csv"), **{"window": 5, "horizon": 2} | how)
 
 
@@ -114,7 +114,7 @@ def test_times_with_a_zone_stay_as_they_are_written(tmp_path, times, step, first
 
 
 def test_a_file_that_keeps_zones_is_read_alike(tmp_path):
-    pd.DataFrame({"when": BERLIN, "load": 1.5}).to_parquet(tmp_path / "s.parquet")
+    pd.DataFrame({"when": BERLIN, "load": range(9000)}).to_parquet(tmp_path / "s.parquet")
     found = series.load(str(tmp_path / "s.parquet"), window=5, horizon=2)
     assert (found.values.index == pd.date_range("2022-01-01", periods=9000, freq="h")).all()
 
@@ -185,7 +185,8 @@ def test_seconds_since_1970_are_times_where_it_is_said(tmp_path, factor):
         (DAYS[:6], {}, "has 6 steps; WINDOW=5 and HORIZON=2 leave 0"),
         (DAYS.repeat(2)[:40], {}, "has 2 rows for 2024-01-01"),
         (DAYS[:20].append(DAYS[20:] + pd.Timedelta("7h")), {}, "are not evenly spaced"),
-        (["x"] * 40, {}, "has no times in 'when', 'load'"),
+        (DAYS, {"target": "flat"}, '"flat" of .*s.csv is 5 throughout; expected numbers that'),
+        (["x"] * 40, {}, "has no times in 'when', 'flat', 'load'"),
         (DAYS, {"time": "wen"}, 'TIME="wen" is not a column. Did you mean "when"'),
         (DAYS, {"target": "lod"}, 'TARGET="lod" is not a column. Did you mean'),
     ],
@@ -196,7 +197,7 @@ def test_what_is_no_series_is_refused(tmp_path, times, how, said):
 
 
 def test_gaps_everywhere_leave_no_window(tmp_path):
-    values = np.where(np.arange(40) % 4 == 0, np.nan, 1.0)
+    values = np.where(np.arange(40) % 4 == 0, np.nan, np.arange(40))
     with pytest.raises(DataError, match="leave 0 whole windows .* fill the gaps"):
         load(tmp_path, DAYS, values)
 

@@ -158,9 +158,11 @@ def test_the_rivals_see_the_difference(source):
 
 
 def test_the_picture_of_words():
-    rows = [("a", "win", 0.5, 9), ("a", "now", 0.1, 5), ("b", "lunch", 0.3, 8), ("b", "x", -0.1, 4)]
+    rows = [("a", "win", 0.5, 9), ("a", "now", 0.1, 5), ("b", "lunch", 0.3, 8), ("b", "x", -0.1, 4),
+            ("猫", "$猫$", 0.2, 6)]  # fmt: skip
     figure = words.pushing(pd.DataFrame(rows, columns=["class", "word", "push", "texts"]))
-    assert [axes.get_title() for axes in figure.axes] == ["towards a", "towards b"]
+    assert [axes.get_title() for axes in figure.axes] == ["towards a", "towards b", "towards □", ""]
+    figure.canvas.draw()  # without a warning
     labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert labels == ["lunch"]
     mpl.pyplot.close("all")

@@ -137,8 +137,8 @@ def _looked_at(
     root: Path, files: list[Path], labels: list[str], source: str, notes: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """A row each picture that decodes, and its small grey copy."""
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of transparent palettes and of large pictures
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings(action="ignore"):
+        # Pillow's, of transparent palettes and of large pictures
         looks = list(pool.map(lambda file: picture_bytes.look(file.read_bytes()), files))
     bad = [
         f"{file.relative_to(root).as_posix()} ({look})"

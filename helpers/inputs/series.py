@@ -187,6 +187,12 @@ def _read(
         )
     name = next(reversed(numbers))
     notes.append(f'times are in "{time}", numbers in "{name}"')
+    seen = pd.unique(numbers[name][~np.isnan(numbers[name])])
+    if len(seen) == 1:
+        raise DataError(
+            f'"{name}" of {source} is {seen[0]:g} throughout; expected numbers that change. Name '
+            "another TARGET."
+        )
     made = pd.Series(numbers[name], index=times[time], name=name)
     lost = int(made.index.isna().sum())
     if lost:

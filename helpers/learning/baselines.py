@@ -76,10 +76,13 @@ def compare(table, metrics: dict, rivals: dict) -> Shown:
     if table.noise_mae is not None:
         rows["noise alone (the limit)"] = {"mae": table.noise_mae}
     key, sign = ("mae", 1) if table.task == "regression" else ("accuracy", -1)
-    made = pd.DataFrame(rows).T.sort_values(key, key=lambda column: sign * column)
-    best = next(name for name in made.index if "limit" not in name)
-    value = money(made.loc[best, key], table.unit if key == "mae" else "")
-    print(f"{best[0].upper()}{best[1:]} wins on {key}: {value}.")
+    made = pd.DataFrame(rows).T
+    made = made.sort_values(key, key=lambda column: sign * column, kind="stable")
+    reached = made.loc[[name for name in made.index if "limit" not in name], key]
+    best = " and ".join(reached.index[reached == reached.iloc[0]])
+    value = money(reached.iloc[0], table.unit if key == "mae" else "")
+    said = "are equal" if (reached == reached.iloc[0]).sum() > 1 else "wins"
+    print(f"{best[0].upper()}{best[1:]} {said} on {key}: {value}.")
     return shown(made, units=dict.fromkeys(IN_UNIT, table.unit))
 
 

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
 from helpers.inputs.series import naive
+from helpers.looks.labels import labels
 from helpers.looks.plots import money
 
 NAMES = {"last_value": "last value", "seasonal": "a season before"}
@@ -77,7 +78,8 @@ def by_step(series, answers: np.ndarray) -> Axes:
 
 def _axes(series) -> Axes:
     axes = plt.subplots(figsize=(7, 3.6), layout="constrained")[1]
-    axes.set_ylabel(f"{series.target} ({series.unit})" if series.unit else series.target)
+    target = labels([series.target])[series.target]
+    axes.set_ylabel(f"{target} ({series.unit})" if series.unit else target)
     axes.yaxis.set_major_formatter(lambda value, _: money(value, series.unit))
     dates = AutoDateLocator(maxticks=6)
     axes.xaxis.set_major_locator(dates)

@@ -1,8 +1,12 @@
 """Pictures as they are, beside what a model made of them."""
 
+import warnings
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+
+from helpers.looks.labels import labels, title
 
 COLUMNS, EACH, MOST, MISTAKES = 5, 2, 20, 4
 
@@ -12,7 +16,8 @@ def grid(images) -> Figure:
     each = max(EACH, COLUMNS // len(images.classes))
     groups = [images.train[images.train["label"] == name] for name in images.classes[:MOST]]
     chosen = pd.concat([group.iloc[place : place + 1] for place in range(each) for group in groups])
-    return _grid(chosen["path"], chosen["label"], min(COLUMNS, max(2, len(groups))))
+    titles = chosen["label"].map(labels(images.classes))
+    return _grid(chosen["path"], titles, min(COLUMNS, max(2, len(groups))))
 
 
 def mistakes(images, scores: pd.DataFrame) -> Figure | None:
@@ -27,8 +32,9 @@ def mistakes(images, scores: pd.DataFrame) -> Figure | None:
         print(f"None of the {len(scores):,} test pictures is taken for another class.")
         return None
     sure = wrong.drop(columns="label").max(axis=1).sort_values(ascending=False)[: 2 * MISTAKES]
+    drawn = labels(images.classes)
     titles = [
-        f"{true[name]} taken\nfor {wrong.loc[name, 'label']}, {share:.0%} sure"
+        f"{drawn[true[name]]} taken\nfor {drawn[wrong.loc[name, 'label']]}, {share:.0%} sure"
         for name, share in sure.items()
     ]
     figure = _grid(images.test.loc[sure.index, "path"], titles, MISTAKES)
@@ -45,9 +51,9 @@ def _grid(paths, titles, columns: int) -> Figure:
     figure, places = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for axes in places.flat:
         axes.set_axis_off()
-    for axes, path, title in zip(places.flat, paths, titles, strict=False):
-        with Image.open(path) as picture:
+    for axes, path, text in zip(places.flat, paths, titles, strict=False):
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             picture.draft("RGB", (200, 200))
             axes.imshow(picture.convert("RGB"))
-        axes.set_title(title, fontsize=10, parse_math=False)
+        title(axes, text, fontsize=10)
     return figure

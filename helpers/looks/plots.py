@@ -7,15 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from helpers.inputs import metrics
 from helpers.inputs.answers import flat_frame
 from helpers.looks.amounts import IN_UNIT, money
+from helpers.looks.labels import labels, title
 
 GROUPS = 12  # a column is seen as at most this many groups of rows
-LABEL = 40  # letters of a name
 NAMES = {"mae": "mean absolute error", "log_loss": "log loss", "rmse": "root mean square error"}
 ERRORS = ("mae", "rmse", "mse", "log_loss", "loss")  # the less the better
 CELLS = 20  # up to this many classes, a confusion matrix is written out in numbers
@@ -38,15 +37,15 @@ def look(table) -> Figure:
         above.hist(target, bins=30)
         _amounts(table.target, table.unit, above.xaxis)
         low, high = (money(target.quantile(q), table.unit) for q in (0.25, 0.75))
-        _title(above, f"Half of the rows: {low} to {high}")
+        title(above, f"Half of the rows: {low} to {high}")
     else:
         counts = target.value_counts()
         above.bar(counts.index.astype(str), counts)
         above.set_xlabel(table.target)
-        _title(above, f"{counts.iloc[0] / len(target):.0%} are {counts.index[0]}")
+        title(above, f"{counts.iloc[0] / len(target):.0%} are {counts.index[0]}")
     below.barh(shares.index, 100 * shares)
     below.set_xlabel(f"share of {table.target} explained by the column alone, %")
-    _title(below, f"{shares.index[-1]} says most: {shares.iloc[-1]:.0%}")
+    title(below, f"{shares.index[-1]} says most: {shares.iloc[-1]:.0%}")
     return figure
 
 
@@ -64,7 +63,7 @@ def curves(history, table) -> Axes:
     axes = plt.subplots(figsize=(7, 4), layout="constrained")[1]
     axes.set_yscale("log")
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _amounts(name, unit, axes.yaxis)
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -76,12 +75,16 @@ def curves(history, table) -> Axes:
         place = {"xytext": (1.02, 7 if rows == higher else -7), "va": "center", "ha": "left"}
         place |= {"textcoords": (axes.transAxes, "offset points"), "color": line.get_color()}
         axes.annotate(rows, (1.02, values[-1]), **place)
+    low, high = axes.get_ylim()
+    if high < 1.1 * low:  # else ticks differ in no digit that is written
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / 1.05, middle * 1.05)
     if regression and table.noise_mae is not None:
         axes.axhline(table.noise_mae, color="grey", linestyle=":")
         axes.annotate("noise alone", (1, table.noise_mae), va="bottom", color="grey")
     test = np.nan_to_num(errors[tested], nan=np.inf)
     last, lowest = money(test[-1], unit), money(test.min(), unit)
-    _title(axes, f"Test error ends at {last}, lowest {lowest} after epoch {test.argmin() + 1}")
+    title(axes, f"Test error ends at {last}, lowest {lowest} after epoch {test.argmin() + 1}")
     return axes
 
 
@@ -116,7 +119,7 @@ def rivals(
         axes.axvline(limit, color="grey", linestyle=":")
     noise = "" if limit is None else f"; noise alone {money(limit, unit)} (dotted)"
     said = "best" if metrics else "to beat"
-    _title(axes, f"{best[0].upper()}{best[1:]} is {said}: {money(values.iloc[-1], unit)}{noise}")
+    title(axes, f"{best[0].upper()}{best[1:]} is {said}: {money(values.iloc[-1], unit)}{noise}")
     return axes
 
 
@@ -140,7 +143,7 @@ def answer(answer, seen, *, unit: str = "") -> Axes | None:
     """
     flat = flat_frame(answer)
     name, value = flat.columns[0], flat.iloc[0, 0]
-    target = _labels([name])[name]
+    target = labels([name])[name]
     shares = flat.iloc[0].filter(like="probabilit")
     if len(flat.columns) > 1 and not shares.empty:
         shares = shares.astype("float64")
@@ -150,7 +153,7 @@ def answer(answer, seen, *, unit: str = "") -> Axes | None:
         axes.bar_label(axes.barh(shares.index, 100 * shares), fmt="%.0f %%", padding=4)
         axes.margins(x=0.15)
         axes.set_xlabel(f"probability of {target}, %")
-        _title(axes, f"{target}: {_labels([value])[value]}, with {shares.iloc[-1]:.0%}")
+        title(axes, f"{target}: {labels([value])[value]}, with {shares.iloc[-1]:.0%}")
         return axes
     known = np.asarray(next(iter(seen.values())) if isinstance(seen, dict) else seen)
     if len(flat.columns) > 1 or not pd.api.types.is_number(value) or known.dtype.kind not in "fiu":
@@ -162,7 +165,7 @@ def answer(answer, seen, *, unit: str = "") -> Axes | None:
     axes.set_ylabel("known values")
     _amounts(target, unit, axes.xaxis)
     share = int(100 * (known < value).mean())  # 99.6 % is not all
-    _title(axes, f"{target}: {money(value, unit)}, above {share}% of {len(known):,} known values")
+    title(axes, f"{target}: {money(value, unit)}, above {share}% of {len(known):,} known values")
     return axes
 
 
@@ -203,11 +206,11 @@ def spread(answers: pd.Series, *, unit: str = "") -> Axes:
     if pd.api.types.is_numeric_dtype(answers) and answers.dtype != bool:
         axes.hist(answers, bins=min(40, max(5, len(answers) // 3)))
         _amounts(name, unit, axes.xaxis)
-        _title(axes, f"Half of {len(answers):,} answers are above {money(answers.median(), unit)}")
+        title(axes, f"Half of {len(answers):,} answers are above {money(answers.median(), unit)}")
     else:
         counts = answers.astype(str).value_counts()[:12][::-1]
         axes.barh(counts.index, counts)
-        _title(axes, f"{len(answers):,} answers: most often {counts.index[-1]}")
+        title(axes, f"{len(answers):,} answers: most often {counts.index[-1]}")
     return axes
 
 
@@ -242,7 +245,7 @@ def _cloud(target: str, unit: str, true: pd.Series, predicted: pd.Series) -> Axe
     for axis, name in [(axes.xaxis, "true"), (axes.yaxis, "predicted")]:
         _amounts(f"{name} {target}", unit, axis)
         axis.set_major_locator(MaxNLocator(5))
-    _title(axes, f"9 of 10 predictions are within {money(within, unit)} (the band)")
+    title(axes, f"9 of 10 predictions are within {money(within, unit)} (the band)")
     return axes
 
 
@@ -260,12 +263,12 @@ def _matrix(
     axes.set_yticks(range(len(names)), names)
     axes.set_xlabel(f"predicted {target}")
     axes.set_ylabel(f"true {target}")
-    title = f"{np.trace(counts) / counts.sum():.0%} of {counts.sum():,} {called} are right"
+    said = f"{np.trace(counts) / counts.sum():.0%} of {counts.sum():,} {called} are right"
     wrong = counts - np.diag(np.diag(counts))
     if wrong.any():
         row, column = np.unravel_index(wrong.argmax(), wrong.shape)
-        title += f"\nmost often wrong: {names[row]} taken for {names[column]}"
-    _title(axes, title)
+        said += f"\nmost often wrong: {names[row]} taken for {names[column]}"
+    title(axes, said)
     return axes
 
 
@@ -290,15 +293,10 @@ def _amounts(name: str, unit: str, axis) -> None:
     axis.set_major_formatter(lambda value, _: money(value, unit))
 
 
-def _title(axes: Axes, text: str) -> None:
-    text = text.replace(r"\$", "$")  # no formula here: nothing to escape
-    axes.set_title(text, parse_math=False)
-
-
 def _drawable(table, frame: pd.DataFrame | None = None):
     """The table under names that can be drawn, also its classes'; or a frame of its columns."""
-    columns = _labels([*table.features, table.target])
-    classes = _labels(table.classes)
+    columns = labels([*table.features, table.target])
+    classes = labels(table.classes)
 
     def drawable(frame: pd.DataFrame) -> pd.DataFrame:
         if table.classes:
@@ -312,18 +310,3 @@ def _drawable(table, frame: pd.DataFrame | None = None):
     about |= {"features": tuple(columns[name] for name in table.features)}
     about |= {"target": columns[table.target], "classes": tuple(map(classes.get, table.classes))}
     return SimpleNamespace(**about)
-
-
-def _labels(names) -> dict[str, str]:
-    """Names as they can be drawn: short, in signs that the font has, none of them a formula."""
-    font = get_font(findfont(FontProperties()))
-    labels: dict[str, str] = {}
-    for name in names:
-        text = " ".join("".join(c if font.get_char_index(ord(c)) else "□" for c in part)
-                        for part in str(name).split()) or "□"  # fmt: skip
-        text = text if len(text) <= LABEL else text[: LABEL - 1] + "…"
-        label, copy = text.replace("$", r"\$"), 2
-        while label in labels.values():
-            label, copy = rf"{text} ({copy})".replace("$", r"\$"), copy + 1
-        labels[name] = label
-    return labels
