@@ -21,7 +21,7 @@ def prepared(kind: str, folder: Path) -> Path:
     """Own data of a kind, small, with what is to be left out."""
     draw = np.random.default_rng(5)
     if kind == "image":
-        for name, shade in {"dark": 10, "light": 180}.items():
+        for name, shade in {"dark": 10, "schön 犬 $1": 180}.items():
             (folder / "shades" / name).mkdir(parents=True)
             for number in range(12):
                 pixels = (shade + draw.integers(0, 60, (30, 20, 3))).astype("uint8")

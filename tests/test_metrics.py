@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 import helpers
 from helpers.errors import SettingError
+from helpers.inputs.answers import answer_names
 
 DRAW = np.random.default_rng(4)
 SHARES = DRAW.dirichlet([1, 1, 1], 50)
@@ -54,6 +55,16 @@ def test_named_answers_with_their_probabilities():
     answers = {"digit": SHARES.argmax(axis=1), "probabilities": SHARES}
     assert helpers.score(CLASSES, answers) == pytest.approx(found)
     assert set(helpers.score(names[CLASSES], {"animal": best})) == {"accuracy"}
+
+
+def test_texts_as_tensorflow_gives_them_are_texts():
+    names = np.array(["猫", "schön $1", "a"], object)[CLASSES]
+    told = np.array([name.encode() for name in names], object)
+    assert helpers.score(names, told) == helpers.score(told, names) == {"accuracy": 1}
+    shares = dict(zip(answer_names("is", ["猫", "schön $1", "a"])[1:], SHARES.T, strict=True))
+    found = helpers.score(names, {"is": told[:, None], **shares})
+    assert found["accuracy"] == 1
+    assert found["log_loss"] == pytest.approx(sk.log_loss(CLASSES, SHARES))
 
 
 def test_several_outputs_have_their_names_before_them():

@@ -62,11 +62,11 @@ def pairs(truth, answers, name: str = "answer") -> dict[str, tuple[np.ndarray, n
     """
     if isinstance(truth, dict):
         return {k: v for n, t in truth.items() for k, v in pairs(t, answers[n], n).items()}
-    truth = np.asarray(truth)
+    truth = _array(truth)
     if isinstance(answers, pd.DataFrame | dict):
         others = [n for n in answers if not n.startswith(SHARES)] or [*answers]
-        return pairs(truth, np.asarray(answers[others[0]]), others[0])
-    answers = np.asarray(answers)
+        return pairs(truth, answers[others[0]], others[0])
+    answers = _array(answers)
     if "accuracy" in score(truth, answers):
         if truth.ndim > 1 and truth.shape[1] > 1:
             truth = truth.argmax(axis=1)
@@ -101,10 +101,10 @@ def score(truth, answers) -> dict[str, float]:
         if len(each) == 1:
             return next(iter(each.values()))
         return {f"{name}_{key}": v for name, scores in each.items() for key, v in scores.items()}
-    truth = np.asarray(truth)
+    truth = _array(truth)
     if isinstance(answers, pd.DataFrame | dict):
-        return _of_named(truth, {name: np.asarray(answers[name]) for name in answers})
-    answers = np.asarray(answers)
+        return _of_named(truth, {name: _array(answers[name]) for name in answers})
+    answers = _array(answers)
     _check(_alike_in_rows(truth, answers), truth, answers)
     if truth.ndim == 1 or truth.shape[1:] == (1,):
         return _of_one(truth.reshape(-1), answers.reshape(len(answers), -1))
@@ -176,6 +176,19 @@ def _of_numbers(truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
         "rmse": float((error**2).mean() ** 0.5),
         "r2": 1 - float((error**2).sum()) / (spread or 1.0),
     }
+
+
+def _array(values) -> np.ndarray:
+    """Values as an array; bytes, as TensorFlow gives texts, as texts."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "OS":
+        return values
+    texts = np.empty(values.size, object)
+    texts[:] = [
+        value.decode(errors="replace") if isinstance(value, bytes) else value
+        for value in values.reshape(-1).tolist()
+    ]
+    return texts.reshape(values.shape)
 
 
 def _alike(truth: np.ndarray, answers: np.ndarray) -> float:
