@@ -11,6 +11,7 @@ mpl.use("Agg")
 
 from helpers import baselines, texts
 from helpers.errors import DataError, NotFoundError
+from helpers.inputs.answers import answer_names
 from helpers.looks import words
 
 
@@ -81,6 +82,18 @@ def test_a_trial_does_not_see_the_test_texts(source, monkeypatch):
     monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "2")
     trial = texts.load(str(source), target="kind")
     assert set(found.test["text"]).isdisjoint([*trial.train["text"], *trial.test["text"]])
+
+
+def test_labels_in_any_script(tmp_path):
+    names = ["кот", "собака", "猫 1", "犬 1", "schön", "schon gut"]
+    frame = mails(60).assign(kind=names * 10)
+    frame[["body", "kind"]].to_csv(tmp_path / "m.csv", index=False)
+    found = texts.load(str(tmp_path / "m.csv"))
+    assert found.classes == tuple(sorted(names))
+    columns = answer_names("kind", names)
+    assert len(set(columns)) == 7
+    assert all(column.isidentifier() and column.isascii() for column in columns)
+    assert columns[-2:] == ["probability_schon", "probability_schon_gut"]
 
 
 def test_labels_that_are_numbers(tmp_path):

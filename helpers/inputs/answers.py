@@ -1,5 +1,7 @@
 """The answer as a frame: the target's column, then for classes one `probability_…` column each."""
 
+import unicodedata
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,8 +14,15 @@ SHARES = "probabilit"  # how the name of an output of probabilities begins
 
 
 def probability_name(class_name: str) -> str:
-    """The output column with the probability of a class: `probability_` and the class."""
-    return "probability_" + identifier(str(class_name), "")
+    """The output column with the probability of a class: `probability_` and the class.
+
+    Letters that are not Latin have no place in the name of an output; a checksum stands for them.
+    """
+    plain = identifier(str(class_name), "")
+    letters = [letter for letter in str(class_name) if letter.isalpha() and not letter.isascii()]
+    if any("LATIN" not in unicodedata.name(letter, "") for letter in letters):
+        plain = f"{plain}_{zlib.crc32(str(class_name).encode()):08x}".lstrip("_")
+    return f"probability_{plain}"
 
 
 def answer_names(target: str, classes: Iterable[str]) -> list[str]:
