@@ -45,10 +45,10 @@ def test_windows_are_cut_by_time(tmp_path):
 def test_a_word_for_a_gap_is_no_time_and_large_numbers_are_numbers(tmp_path, capsys):
     times = list(pd.date_range("1949-01-01", periods=40, freq="MS").strftime("%Y-%m"))
     times[3] = "NA"
-    found = load(tmp_path, times, [2**60 + n for n in range(40)])
+    found = load(tmp_path, times, [2**60 + n * 2**50 for n in range(40)])
     assert found.step == "month"
-    assert found.values.iloc[-1] == 2.0**60
-    assert "1 rows without a time are left out" in capsys.readouterr().out
+    assert found.values.iloc[-1] == 2.0**60 + 39 * 2**50
+    assert "rows without a time are left out: 1" in capsys.readouterr().out
 
 
 def test_a_trial_does_not_see_the_test_part(tmp_path, monkeypatch):
