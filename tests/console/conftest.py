@@ -164,7 +164,8 @@ def opened(context, session, path: str = "") -> Tab:
     page = context.new_page()
     page.set_default_timeout(60_000)
     made = Tab(page)
-    page.on("console", lambda message: made.said.append(message.text))
+    page.on("console", lambda message: made.said.append(
+        f"{message.text} {message.location.get('url', '')}".strip()))  # fmt: skip
     page.on("pageerror", lambda error: made.said.append(str(error)))
     page.on("request", lambda request: made.asked.append(request.url))
     page.goto(console.address(session, path))

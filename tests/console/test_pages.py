@@ -110,7 +110,7 @@ def test_every_page_is_quiet_fits_and_can_be_read(tab, road, width):
             seen.page.emulate_media(color_scheme=scheme)
             assert seen.page.evaluate("document.documentElement.scrollWidth") <= width, name
             # 404: of the page that is not there
-            assert [line for line in seen.said if "404" not in line] == []
+            assert [line for line in seen.said if "404" not in line] == [], name
             found = axe().run(seen.page, options=rules).response["violations"]
             seen.said.clear()  # it complains of frames that it may not look into
             bad = [(v["id"], n["html"][:200]) for v in found for n in v["nodes"]]
