@@ -30,8 +30,14 @@ def artifact(tmp_path):
 
 
 def versions(emulator, models, model: str) -> dict[str, list[str]]:
-    answer = emulator.session.call(models.listVersions(name=model))
-    return {v["versionId"]: v.get("versionAliases", []) for v in answer["models"]}
+    found, token = {}, ""
+    while token or not found:  # one a page
+        request = models.listVersions(name=model, pageSize=1, pageToken=token)
+        answer = emulator.session.call(request)
+        (shown,), token = answer["models"], answer.get("nextPageToken", "")
+        assert shown["versionId"] not in found
+        found[shown["versionId"]] = shown.get("versionAliases", [])
+    return found
 
 
 def test_versions_count_up_and_an_alias_means_one_of_them(emulator, models, artifact, name):

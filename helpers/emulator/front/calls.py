@@ -249,13 +249,19 @@ def part_of(call: Call, items: list[dict], size: int) -> tuple[list[dict], str]:
             fits = False
         if not fits:
             raise ApiError(400, "Request contains an invalid argument: pageToken.")
-        names = [item.get("name") for item in items]
+        names = [_identity(item) for item in items]
         start = names.index(last) + 1 if last in names else max(0, len(items) - left)
     shown, left = items[start : start + size], len(items) - start - size
     if left <= 0:
         return shown, ""
-    token = json.dumps([shown[-1].get("name"), left, about])
+    token = json.dumps([_identity(shown[-1]), left, about])
     return shown, base64.urlsafe_b64encode(token.encode()).decode()
+
+
+def _identity(item: dict) -> str:
+    """What tells an item of a list from the others; those without a name stay as they are."""
+    name = item.get("name") or hashlib.sha256(orjson.dumps(item)).hexdigest()
+    return f"{name} {item.get('versionId', '')}"
 
 
 def _masked(item: dict, paths: list[list[str]]) -> dict:
