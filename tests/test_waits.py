@@ -198,16 +198,18 @@ def test_an_endpoint_that_does_not_come_up_is_told_and_leaves_nothing(
     name, request = f"late-{uuid.uuid4().hex[:6]}", httplib2.Http.request
     storage.write_bytes(session, b"not a model", f"gs://{session.bucket}/{name}/1/saved_model.pb")
     model = helpers.register(session, f"gs://{session.bucket}/{name}/", name=name)
+    begun_s = clock.passed_s  # the waits until here were real, and set it forward
 
     def late(self, uri, method="GET", *arguments, **more):
         answer, content = request(self, uri, method, *arguments, **more)
-        if "/operations/" in uri and "/endpoints/" in uri and clock.passed_s < 1800:
+        if "/operations/" in uri and "/endpoints/" in uri and clock.passed_s < begun_s + 1800:
             content = json.dumps({"name": json.loads(content)["name"], "done": False}).encode()
         return answer, content
 
     monkeypatch.setattr(httplib2.Http, "request", late)
     with pytest.raises(CloudError, match="Model server exited unexpectedly"):
         helpers.deploy(session, model)
-    assert "Still waiting after 20 minutes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Still waiting after 20 minutes" in said, said
     with pytest.raises(NotFoundError):
         helpers.find_endpoint(session, name)
