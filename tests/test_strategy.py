@@ -15,10 +15,10 @@ import pytest
 
 import helpers
 from helpers import storage
+from helpers.emulator.services.ports import free
 from helpers.errors import ClusterError
 from tests.emulator.conftest import until
 from tests.lazily import tf
-from tests.ports import free_port
 from tests.several import Member, begin, train, work_early
 
 
@@ -27,7 +27,7 @@ def config(**cluster) -> str:
 
 
 def ports(count: int) -> list[str]:
-    return [f"127.0.0.1:{free_port()}" for _ in range(count)]
+    return [f"127.0.0.1:{port}" for port in free(count)]
 
 
 @pytest.mark.parametrize(

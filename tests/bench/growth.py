@@ -4,7 +4,6 @@ several that train together."""
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from helpers.emulator.services import ports
 
 BATCH_SIZE, EPOCHS = 1024, 3
 SIZES = [(1_000, 10), (10_000, 10), (100_000, 10), (1_000_000, 10), (10_000, 100), (100_000, 100)]
@@ -53,7 +54,7 @@ def _table(size: int, columns: int) -> pd.DataFrame:
 
 def _trained(csv: Path, machines: int) -> dict:
     """What the first of the machines measured; the largest of their memories."""
-    addresses = [f"127.0.0.1:{port}" for port in _free_ports(machines)]
+    addresses = [f"127.0.0.1:{port}" for port in ports.free(machines)]
     command = [sys.executable, "-m", "tests.bench.growth", str(csv)]
     begun = []
     for index in range(machines):
@@ -67,14 +68,6 @@ def _trained(csv: Path, machines: int) -> dict:
         raise RuntimeError(f"a machine failed: {said}")
     found = [json.loads(text.splitlines()[-1]) for text in said]
     return found[0] | {"peak_mb": max(one["peak_mb"] for one in found)}
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def main(csv: str) -> None:

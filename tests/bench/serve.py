@@ -2,12 +2,12 @@
 
 import contextlib
 import json
-import socket
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+from helpers.emulator.services import ports
 from tests.bench import served
 
 CLIENTS, SECONDS, ROUNDS = (1, 8, 32), 2, 3
@@ -31,10 +31,10 @@ def rows() -> list[dict]:
             "KServe": "kserve",
         }  # fmt: skip
         for name, kind in kinds.items():
-            port = _free_port()
+            (port,) = ports.free()
             stack.enter_context(served.server(kind, port, folder))
             ways[name] = {"port": port, "path": path, "host": "127.0.0.1", "token": "-"}
-        name, port = "ours behind a bare pipe", _free_port()
+        name, (port,) = "ours behind a bare pipe", ports.free()
         stack.enter_context(served.server("pipe", port, folder, ways["ours"]["port"]))
         ways[name] = ways["ours"] | {"port": port}
         address = endpoint.url.removeprefix("http://")
@@ -106,9 +106,3 @@ print(n / 3)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=served.ROOT
     )
     return float(done.stdout.split()[-1])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import ports
 from tests.emulator.conftest import until
 from tests.emulator.saved_models import ASKED, ROWS, saved_models  # noqa: F401
-from tests.ports import free_port
 
 PROGRAM = PROGRAMS / "model_server.py"
 
@@ -27,7 +27,7 @@ class Server:
     """A running model server."""
 
     def __init__(self, folder: Path, *arguments: str, route: str = "/v1/models/model"):
-        self.port, self.route = free_port(), route
+        (self.port,), self.route = ports.free(), route
         command = [sys.executable, str(PROGRAM), f"--model_base_path={folder}",
                    "--model_name=model", f"--rest_api_port={self.port}", "--port=8500",
                    "--file_system_poll_wait_seconds=31540000", *arguments]  # fmt: skip

@@ -14,8 +14,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.tree import DecisionTreeClassifier
 
 from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import ports
 from tests.emulator.conftest import until
-from tests.ports import free_port
 
 PROGRAM = PROGRAMS / "sklearn_server.py"
 
@@ -26,7 +26,7 @@ def serve(tmp_path):
     with contextlib.ExitStack() as ends:
 
         def start():
-            port = free_port()
+            (port,) = ports.free()
             variables = {
                 "AIP_STORAGE_URI": str(tmp_path), "AIP_HTTP_PORT": str(port),
                 "AIP_HEALTH_ROUTE": "/health", "AIP_PREDICT_ROUTE": "/predict",
