@@ -19,11 +19,16 @@ print("it failed badly: 42", file=sys.stderr)
 @pytest.fixture(scope="module")
 def jobs(emulator) -> list[str]:
     """Two jobs that printed the same three lines; their numbers."""
-    task = {"imageUri": "python:3.11", "command": ["python", "-c", LINES]}
+    return ran(emulator, LINES, 2)
+
+
+def ran(emulator, code: str, count: int = 1) -> list[str]:
+    """Jobs that have run a script; their numbers."""
+    task = {"imageUri": "python:3.11", "command": ["python", "-c", code]}
     pool = {"machineSpec": {"machineType": "n1-standard-4"}, "replicaCount": "1"}
     spec = {"workerPoolSpecs": [pool | {"containerSpec": task}]}
     names = []
-    for _ in "ab":
+    for _ in range(count):
         body = {"displayName": f"filters-{uuid.uuid4().hex[:6]}", "jobSpec": spec}
         path = f"/v1/{emulator.parent}/customJobs"
         names.append(emulator.request("POST", path, json_body=body)[1]["name"])
@@ -82,6 +87,28 @@ def test_labels_of_a_resource_narrow_as_the_filter_says(emulator, jobs):
 def test_lines_are_found_as_the_logging_language_says(emulator, jobs, text, lines):
     mine = f'resource.labels.job_id="{jobs[0]}" AND resource.labels.task_name="workerpool0-0"'
     assert len(found(emulator, f"{mine} AND ({text})")) == lines
+
+
+def test_lines_that_come_between_two_pages_are_not_told_twice(emulator):
+    mark = uuid.uuid4().hex
+    code = f"for number in range(5): print('{mark}', number)"
+    ran(emulator, code)
+    body = {"resourceNames": ["projects/local"], "filter": f'textPayload:"{mark}"', "pageSize": 2,
+            "orderBy": "timestamp desc"}  # fmt: skip
+    _, first = emulator.request("POST", "/v2/entries:list", json_body=body)
+    ran(emulator, code)  # the newest come first
+    told, token = first["entries"], first["nextPageToken"]
+    while token:
+        more = body | {"pageToken": token}
+        _, answer = emulator.request("POST", "/v2/entries:list", json_body=more)
+        told += answer["entries"]
+        token = answer.get("nextPageToken", "")
+    assert [entry["textPayload"] for entry in told] == [f"{mark} {n}" for n in range(4, -1, -1)]
+    for wrong in (
+        {"pageToken": "x"},
+        {"pageToken": first["nextPageToken"], "filter": "severity>INFO"},
+    ):
+        assert emulator.request("POST", "/v2/entries:list", json_body=body | wrong)[0] == 400
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,8 @@ def page(call: Call, items: list[dict], key: str) -> dict:
     return answer | ({"nextPageToken": token} if token else {})
 
 
-LISTED = ("filter", "orderBy", "prefix", "project")  # what all pages of a list are asked with
+# What all pages of a list are asked with.
+LISTED = ("filter", "orderBy", "prefix", "project", "resourceNames")
 
 
 def part_of(call: Call, items: list[dict], size: int) -> tuple[list[dict], str]:
@@ -239,9 +240,10 @@ def part_of(call: Call, items: list[dict], size: int) -> tuple[list[dict], str]:
     A token names the last item before its page, and tells how many were left: where that one has
     been deleted, the rest is found from the end, which is the oldest of most lists.
     """
-    asked = call.path | {k: call.query[k] for k in LISTED if k in call.query}
+    sent = call.query | call.body
+    asked = call.path | {k: sent[k] for k in LISTED if k in sent}
     about, start = hashlib.sha256(repr(sorted(asked.items())).encode()).hexdigest()[:12], 0
-    if given := call.query.get("pageToken"):
+    if given := sent.get("pageToken"):
         try:
             last, left, of = json.loads(base64.urlsafe_b64decode(given))
             fits = of == about and isinstance(left, int)
@@ -260,7 +262,8 @@ def part_of(call: Call, items: list[dict], size: int) -> tuple[list[dict], str]:
 
 def _identity(item: dict) -> str:
     """What tells an item of a list from the others; those without a name stay as they are."""
-    name = item.get("name") or hashlib.sha256(orjson.dumps(item)).hexdigest()
+    name = item.get("name") or item.get("insertId")
+    name = name or hashlib.sha256(orjson.dumps(item)).hexdigest()
     return f"{name} {item.get('versionId', '')}"
 
 

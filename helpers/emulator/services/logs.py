@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import orjson
 
-from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now, project_number
+from helpers.emulator.front.calls import ApiError, Call, Cloud, method, now, part_of, project_number
 from helpers.emulator.front.filters import compile_filter
 
 # As LogEntry.severity has them, the least first [P].
@@ -49,9 +49,6 @@ def entries(call: Call) -> dict:
     order = call.body.get("orderBy") or "timestamp asc"
     if order not in ("timestamp asc", "timestamp desc"):
         raise ApiError(400, f"orderBy={order!r}; expected timestamp asc or timestamp desc.")
-    token = call.body.get("pageToken") or "0"
-    if not token.isdecimal():
-        raise ApiError(400, "page_token doesn't match arguments from the request")
     names = call.body.get("resourceNames", [])
     if not names or not all(re.fullmatch(r"projects/[^/]+", name) for name in names):
         raise ApiError(400, f"resourceNames={names}; expected projects/PROJECT, one or more.")
@@ -65,11 +62,9 @@ def entries(call: Call) -> dict:
     found = (_entries(call.cloud, each, narrowed and narrowed[1], within) for each in projects)
     chosen = [entry for entry in itertools.chain(*found) if wanted(entry)]
     chosen.sort(key=lambda entry: entry["timestamp"], reverse=order.endswith("desc"))
-    start, size = int(token), min(size, 1000)
-    answer: dict = {"entries": chosen[start : start + size]} if chosen[start:] else {}
-    if start + size < len(chosen):
-        answer["nextPageToken"] = str(start + size)
-    return answer
+    shown, token = part_of(call, chosen, min(size, 1000))
+    answer: dict = {"entries": shown} if shown else {}
+    return answer | ({"nextPageToken": token} if token else {})
 
 
 def _plain(text: str) -> str:
