@@ -70,6 +70,10 @@ def execute(
     return output
 
 
+class _EndedError(Exception):
+    """A kernel ended before it was there."""
+
+
 def _run(*arguments, **about) -> None:
     """Run it; a kernel that ended before it was there is started again, as no cell has run.
 
@@ -77,13 +81,16 @@ def _run(*arguments, **about) -> None:
     """
     from papermill import execute_notebook
 
-    for start in range(STARTS):
+    for _ in range(STARTS):
         try:
             execute_notebook(*arguments, **about)
             return
-        except NotebookError:
-            if start == STARTS - 1:
-                raise
+        except _EndedError as error:
+            ended = error
+    raise NotebookError(
+        f"The kernel ended before it ran a cell. {sys.executable} has to have a working ipykernel; "
+        "what it said stands above."
+    ) from ended
 
 
 def _tagged(path: Path, folder: Path) -> Path:
@@ -157,10 +164,7 @@ async def _ready(client, timeout_s: float) -> None:
             await client.iopub_channel.get_msg(timeout=0.05)  # not connected yet: ask again
             return
         if not await client.is_alive():
-            raise NotebookError(
-                f"The kernel ended before it ran a cell. {sys.executable} has to have a working "
-                "ipykernel; what it said stands above."
-            )
+            raise _EndedError
     raise NotebookError(
         f"The kernel does not answer after {timeout_s:g} s. Is this machine out of memory, or busy?"
     )
