@@ -54,10 +54,8 @@ def _typed(
 ) -> dict[str, Column]:
     if isinstance(column, np.ndarray):
         return {name: _finite(column)}
-    words: list[str] = []
-    column, notes = digits(without_gaps(column, words)), remarks.notes
-    if words:
-        notes.append(f"{name}: {', '.join(words)} read as missing")
+    notes = remarks.notes
+    column = digits(without_gaps(column, name, notes))
     if isinstance(column, Digits):
         return {name: column}
     levels = column.levels

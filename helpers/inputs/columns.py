@@ -96,18 +96,23 @@ def digits(column: Texts) -> Texts:
     return Digits(plain.places, plain.levels) if large else column
 
 
-def without_gaps(column: Texts, said: list[str] | None = None) -> Texts:
+def without_gaps(column: Texts, name: str = "", notes: list[str] | None = None) -> Texts:
     """Texts without spaces around them, and missing where they are a word for a gap.
 
     Args:
-        said: gets the words that were found, and how often.
+        name: of the column.
+        notes: gets a line with the words that were found, and how often.
     """
     texts = [level.strip() for level in column.levels]
-    if words := GAPS.intersection(texts):
-        counts = counted(column)
-        for word in sorted(words - {""}) if said is not None else ():
-            count = sum(counts[at] for at, text in enumerate(texts) if text == word)
-            said.append(f'"{word}" ({count:,})')
+    words = GAPS.intersection(texts)
+    if notes is not None and words - {""}:
+        counts = dict.fromkeys(sorted(words - {""}), 0)
+        for text, count in zip(texts, counted(column), strict=True):
+            if text in counts:
+                counts[text] += count
+        told = ", ".join(f'"{word}" ({count:,})' for word, count in counts.items())
+        notes.append(f"{name}: {told} read as missing")
+    if words:
         texts = ["" if text in words else text for text in texts]
     return merged(column, texts)
 

@@ -163,14 +163,11 @@ def _read(
         raise DataError(f'{source} has no column besides "{text}"; expected one of labels.')
     target = columns.find(target, others) if target else others[-1]
     label = raw[target]
-    words: list[str] = []
     label = (
         columns.as_texts(label)
         if isinstance(label, np.ndarray)
-        else columns.without_gaps(label, words)
+        else columns.without_gaps(label, target, notes)
     )
-    if words:
-        notes.append(f"{target}: {', '.join(words)} read as missing")
     notes.append(f'texts are in "{text}", labels in "{target}"')
     values = {"text": columns.written(raw[text]), target: columns.written(label)}
     if target == "text":

@@ -74,7 +74,7 @@ def with_model(files: dict[str, Path], scratch: Path, *, convert: bool) -> Left:
     fault, archive = _fault(mine) if mine else "", place.endswith(".keras")
     if archive or fault == RENAMED:
         if not convert:
-            return Left(files, f"Left: {_others(files)[2:]}")
+            return Left(files, f"Left: {_others(files)}")
         mine, fault = _converted(files[place] if archive else mine[SAVED].parent, scratch)
     if fault:
         said = f"Left no model to serve: {place or 'it'} {fault}"
@@ -82,7 +82,8 @@ def with_model(files: dict[str, Path], scratch: Path, *, convert: bool) -> Left:
     kept = files if archive else {n: p for n, p in files.items() if p not in set(mine.values())}
     kept = kept | {f"model/1/{name}": path for name, path in mine.items()}
     origin = "" if place in ("model", "model/1") else f"made from {place}: " if place else ""
-    return Left(kept, f"Left: model ({origin}{_signature(mine)}){_others(kept, 'model')}")
+    said = [f"model ({origin}{_signature(mine)})", _others(kept, "model")]
+    return Left(kept, f"Left: {', '.join(filter(None, said))}")
 
 
 def store(
@@ -195,10 +196,10 @@ def _others(files: Iterable[str], but: str = "") -> str:
     """What else lies at the top of the job's folder."""
     tops = {name.partition("/")[0] + "/" * ("/" in name) for name in files}
     rest = sorted(tops - {"model/", but, but.partition("/")[0] + "/"})
-    return f", {_few(rest)}" if rest else ""
+    return _few(rest)
 
 
 def _besides(files: Iterable[str], but: str = "") -> str:
     """The same, as a sentence of its own where no model was left."""
     others = _others(files, but)
-    return f". Left: {others[2:]}" if others else ""
+    return f". Left: {others}" if others else ""

@@ -61,10 +61,8 @@ def show(visit: Visit) -> Page:
     asked = traffic.minutes(session, endpoint["id"])
     deployed = endpoint["deployed"]
     serving = max(deployed, key=lambda one: one["share"], default=None)
-    older = [
-        one["id"] for one in deployed
-        if one["model"] == serving["model"] and int(one["version"]) < int(serving["version"])
-    ]  # fmt: skip
+    own = {one["version"]: one for one in deployed if one["model"] == serving["model"]}
+    older = own.get(deployments.older({version: one["share"] for version, one in own.items()}))
     for one in deployed:
         one["idle_left_s"] = None
         if one["idle_s"] and asked:
