@@ -124,6 +124,30 @@ def test_a_notebook_ends_as_files_in_the_bucket(cloud):
     assert written[0].stat().st_mtime_ns <= written[1].stat().st_mtime_ns
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks are for Linux")
+@pytest.mark.parametrize(
+    ("line", "imported"),
+    [("", True), ("import os; os.environ['KERAS_BACKEND'] = 'tensorflow'", False)],
+)
+def test_a_notebook_finds_tensorflow_imported_unless_it_says_how(cloud, line, imported):
+    code = f"""
+import os, sys
+{line}
+print("imported", "tensorflow" in sys.modules)
+print(sys.executable, os.path.basename(os.getcwd()), sys.modules["__main__"].__name__)
+import helpers, matplotlib
+print(helpers.__file__, matplotlib.get_backend())
+"""
+    name = submit(cloud, f"gs://local-bucket/jobs/imported-{imported}", code, {})
+    assert ended(cloud, name)["state"] == "JOB_STATE_SUCCEEDED", lines(cloud, name)
+    said = lines(cloud, name)
+    assert f"imported {imported}" in said
+    own = f"{cloud.folder}/jobs/{name.rsplit('/', 1)[-1]}/workerpool0-0"
+    assert f"{own}/python/bin/python work __main__" in said
+    last = next(line for line in said if line.endswith("inline"))
+    assert last.startswith(f"{own}/image/")
+
+
 def test_a_cell_that_raises_fails_the_job_once_and_is_kept(cloud):
     base = "gs://local-bucket/jobs/raises"
     name = submit(cloud, base, "print('so far')\nraise ValueError('no such column')", {})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers.cells import leaks
+from helpers.cells import ahead, leaks
 from helpers.cells import parameters as cells
 from helpers.cloud.folders import PACKAGE
 from helpers.errors import NotebookError
@@ -35,7 +35,7 @@ def execute(
     output.parent.mkdir(parents=True, exist_ok=True)
     name, kept = path.name, f"Executed notebook: {output}"
     failure, cause, source = "", None, _tagged(path, output.parent)
-    manager = _kernel(path, rehearse=report or rehearse)
+    manager = _kernel(path, cwd, rehearse=report or rehearse)
     try:
         _run(
             str(source), str(output), parameters, kernel_name="python3", language="python",
@@ -105,10 +105,11 @@ def _tagged(path: Path, folder: Path) -> Path:
     return copy
 
 
-def _kernel(notebook: Path, *, rehearse: bool) -> type:
+def _kernel(notebook: Path, cwd: str | Path | None, *, rehearse: bool) -> type:
     """A kernel of this interpreter, whatever kernels the machine has; it knows its notebook.
 
     Args:
+        cwd: from where its cells import.
         rehearse: prepare the page as soon as the kernel's process runs.
     """
     from jupyter_client.asynchronous import AsyncKernelClient
@@ -140,6 +141,8 @@ def _kernel(notebook: Path, *, rehearse: bool) -> type:
                 "JPY_SESSION_NAME": str(notebook),
                 "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # agg draws nothing
             }
+            if ahead.waits(notebook, cwd):
+                self.provisioner = ahead.provisioner(kernel_spec=self.kernel_spec, parent=self)
             await super().start_kernel(env=os.environ | about, **arguments)
             if rehearse:
                 prepare()

@@ -56,7 +56,7 @@ def _running() -> dict:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(folder / "emulator.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "helpers.emulator", "serve", "--state", str(folder)],
+                [sys.executable, "-m", "helpers.emulator", "serve", "--ahead", f"--state={folder}"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
             )  # fmt: skip

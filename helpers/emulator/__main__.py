@@ -27,12 +27,13 @@ def main() -> int:
     parser.add_argument("replica", nargs="?", default="workerpool0-0", help="(workerpool0-0)")
     parser.add_argument("--state", type=Path, default=None, help="state folder (.local-cloud)")
     parser.add_argument("--port", type=int, default=0, help="0: the one used before, else any")
+    parser.add_argument("--ahead", action="store_true", help="import TensorFlow before a job asks")
     arguments = parser.parse_intermixed_args()
     folder = arguments.state or Path(os.environ.get("LOCAL_CLOUD_DIR") or ".local-cloud")
     folder = folder.expanduser().resolve()
     try:
         if arguments.verb == "serve":
-            return serve(folder, arguments.port)
+            return serve(folder, arguments.port, ahead=arguments.ahead)
         if arguments.verb == "preempt":
             return preempt(folder, arguments.job, arguments.replica)
         return stop(folder) if arguments.verb == "stop" else status(folder)
@@ -41,10 +42,11 @@ def main() -> int:
         return 1
 
 
-def serve(folder: Path, port: int) -> int:
+def serve(folder: Path, port: int, *, ahead: bool = False) -> int:
     """Stay in the foreground until stopped or idle."""
     from helpers.emulator.front.app import App
     from helpers.emulator.front.calls import Cloud
+    from helpers.emulator.services import nursery
     from helpers.emulator.services.shortcut import ClientConnection
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
@@ -57,6 +59,8 @@ def serve(folder: Path, port: int) -> int:
         state.put("identity", "identity", identity)
         url = f"http://127.0.0.1:{identity['port']}"
         app = App(Cloud(folder, state, url, identity["token"]))
+        if ahead:
+            nursery.prepare(app.cloud)
         config = uvicorn.Config(
             app, access_log=False, log_level="warning", lifespan="on", timeout_graceful_shutdown=3,
             server_header=False, proxy_headers=False, timeout_keep_alive=75, backlog=1024,

@@ -37,7 +37,7 @@ from pathlib import Path
 import psutil
 
 from helpers import notebooks
-from helpers.cells import kernel
+from helpers.cells import ahead, kernel
 from helpers.cloud import environment, storage
 from helpers.cloud.client import Session
 from helpers.errors import CloudError, HelpersError, NotebookError
@@ -138,9 +138,11 @@ def _run_script(asked: argparse.Namespace, folder: Path, stopped: threading.Even
     before = left.stamps(work)
     if not stopped.is_set():
         module = ["-m", "helpers.learning.strategy"] if asked.strategy == "auto" else []
-        about = {"OUTPUT_DIR": str(output), "TF_KERAS_RUNNING_REMOTELY": "1"}
+        env = os.environ | {"OUTPUT_DIR": str(output), "TF_KERAS_RUNNING_REMOTELY": "1"}
         command = [sys.executable, *module, str(script), *asked.rest]
-        code = subprocess.call(command, env=os.environ | about, cwd=work)
+        known = (work / script).is_file() and ahead.waits(work / script, work)
+        process = ahead.start(command, env, work) if known else None
+        code = (process or subprocess.Popen(command, env=env, cwd=work)).wait()
     if _is_chief() and "AIP_MODEL_DIR" in os.environ:
         _keep(cloud, folder, left.collect(output, work, before), asked, bool(code), stopped)
     if stopped.is_set():

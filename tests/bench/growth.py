@@ -3,7 +3,6 @@ several that train together."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.emulator.services import ports
+from tests.bench import alone
 
 BATCH_SIZE, EPOCHS = 1024, 3
 SIZES = [(1_000, 10), (10_000, 10), (100_000, 10), (1_000_000, 10), (10_000, 100), (100_000, 100)]
@@ -102,9 +102,7 @@ def main(csv: str) -> None:
     fit(1)
     start_s, once = time.perf_counter() - start, fit(1)
     epoch_s = (fit(1 + EPOCHS) - once) / EPOCHS
-    status = Path("/proc/self/status").read_text()
-    peak_mb = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
-    found = {"read_s": read_s, "start_s": start_s, "epoch_s": epoch_s, "peak_mb": peak_mb}
+    found = {"read_s": read_s, "start_s": start_s, "epoch_s": epoch_s, "peak_mb": alone.peak_mb()}
     print(json.dumps(found | {"rows": len(table.train)}))
 
 

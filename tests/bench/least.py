@@ -13,17 +13,16 @@ from helpers.emulator.servers import PROGRAMS
 TURNS = 3
 
 
-def least_s(model: Path, training_s: float) -> dict[str, float]:
-    """Seconds by name, one after the other.
+def least_s(model: Path) -> dict[str, float]:
+    """Seconds by name, one after the other; a training's own come to them.
 
     Args:
         model: the folder with a SavedModel's numbered ones.
     """
-    loads = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r}); import nursery; nursery._import()"
-    loaded_s = _imported_s(loads)
+    loads = f"import sys; sys.path.insert(0, {str(PROGRAMS)!r}); import model_server, saved_model"
+    loaded_s = _imported_s(f"{loads}, uvicorn")
     return {
         "TensorFlow imported, twice": 2 * _imported_s("import tensorflow"),
-        "training": training_s,
         "a server started, beside its import": max(_started_s(model) - loaded_s, 0),
     }
 

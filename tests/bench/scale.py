@@ -1,17 +1,14 @@
 """Training on larger tables: examples a second and peak memory, each turn a process of its own."""
 
 import dataclasses
-import json
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from helpers import data
+from tests.bench import alone
 
 SIZES = {100_000: (1024, 10, 7), 2_000_000: (4096, 2, 5)}  # rows -> rows a batch, epochs, turns
 WAYS = ("article", "ours", "ours, streamed from CSV files", "limit")
@@ -40,10 +37,8 @@ def rows() -> list[dict]:
             for _ in range(turns):
                 for way in WAYS:
                     source = f"{folder}/{size}-*.csv" if "files" in way else str(size)
-                    asked = [way.split(",")[0], source, str(batch_size), str(epochs)]
-                    command = [sys.executable, "-m", "tests.bench.scale", *asked]
-                    done = subprocess.run(command, check=True, capture_output=True, text=True)
-                    runs[way].append(json.loads(done.stdout.splitlines()[-1]))
+                    asked = way.split(",")[0], source, batch_size, epochs
+                    runs[way].append(alone.run(measure, *asked))
             for way, found in runs.items():
 
                 def of(other: str, found=found, runs=runs) -> str:  # turn by turn
@@ -66,19 +61,12 @@ def _grown(size: int) -> data.Table:
     return dataclasses.replace(table, train=table.train.iloc[place].reset_index(drop=True))
 
 
-def main(way: str, source: str, batch_size: str, epochs: str) -> None:
+def measure(way: str, source: str, batch_size: int, epochs: int) -> dict[str, float]:
     from tests.bench import train
 
     table = data.load(source) if "*" in source else _grown(int(source))
-    train_it, count, seen = getattr(train, way), int(epochs), len(data.rows(table))
-    train_it(table, 1, int(batch_size))  # what only the first training of a process takes
-    first, _ = train_it(table, 1, int(batch_size))
-    second, _ = train_it(table, 1 + count, int(batch_size))
-    # not getrusage: a process starts with its parent's peak there
-    status = Path("/proc/self/status").read_text()
-    peak_mb = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
-    print(json.dumps({"per_s": seen * count / (second - first), "peak_mb": peak_mb}))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    train_it, seen = getattr(train, way), len(data.rows(table))
+    train_it(table, 1, batch_size)  # what only the first training of a process takes
+    first, _ = train_it(table, 1, batch_size)
+    second, _ = train_it(table, 1 + epochs, batch_size)
+    return {"per_s": seen * epochs / (second - first), "peak_mb": alone.peak_mb()}

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from tests.bench import alone
 
 SIZES = {1_000: 5, 10_000: 5, 100_000: 5, 1_000_000: 3, 10_000_000: 1}  # rows -> turns
 WITHIN_S = 0.5  # small files are read again for so long, and the fastest counts
@@ -90,10 +91,7 @@ def main(way: str, path: str) -> None:
             read(path)
             clock.append(time.perf_counter() - start[0])
             busy.append(time.process_time() - start[1])
-    # not getrusage: a process starts with its parent's peak there
-    status = Path("/proc/self/status").read_text()
-    peak_mb = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
-    print(json.dumps({"seconds": min(clock), "busy_s": min(busy), "peak_mb": peak_mb}))
+    print(json.dumps({"seconds": min(clock), "busy_s": min(busy), "peak_mb": alone.peak_mb()}))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Model servers without the wait for TensorFlow: one process imports it, each server is its fork.
+"""Model servers and jobs without the wait for TensorFlow: one process imports it, each is its fork.
 
     python nursery.py PADDING < a socket of whole messages
 
-A message names a server's command, environment, folder and sandbox, with its standard input and
-output; the answer is its number, with a handle of it. A fork enters the sandbox first and shares
-nothing that can be written with the others. Linux only. It leaves when the socket closes, or when
-it has had no server and no message for a while. It imports nothing of this package.
+It says "ready" when it has imported. A message names a program's command, environment and folder,
+with its standard streams; the answer is its number, with a handle of it. A fork enters its sandbox
+first and shares nothing that can be written with the others. Linux only. It leaves when the socket
+closes, or when it has had no program and no message for a while. It imports nothing of this
+package.
 """
 
-import ctypes
 import gc
 import json
 import os
@@ -16,12 +16,13 @@ import select
 import signal
 import socket
 import sys
-import tempfile
 import time
-import traceback
+from pathlib import Path
 
-LINGER_S = 30
-MESSAGE_BYTES = 2**17
+import forks
+import replica
+
+LINGER_S = 300
 
 
 def main() -> None:
@@ -30,79 +31,59 @@ def main() -> None:
     _import()
     gc.enable()
     gc.freeze()  # the forks share these objects' memory for longer
-    servers, last_s = 0, time.monotonic()
-    while servers or time.monotonic() - last_s < LINGER_S:
-        ready, _, _ = select.select([asked], [], [], 1)
-        while servers and os.waitpid(-1, os.WNOHANG)[0]:
-            servers -= 1
-        if ready:
-            message, given, *_ = socket.recv_fds(asked, MESSAGE_BYTES, 2)
+    asked.send(b"ready")
+    running, last_s = {}, time.monotonic()
+    waiting = select.poll()
+    waiting.register(asked, select.POLLIN)
+    while running or time.monotonic() - last_s < LINGER_S:
+        for descriptor, _ in waiting.poll(1000):
+            if descriptor != asked.fileno():
+                waiting.unregister(descriptor)
+                os.waitpid(running.pop(descriptor), 0)
+                os.close(descriptor)
+                continue
+            message, given, *_ = socket.recv_fds(asked, forks.MESSAGE_BYTES, 3)
             if not message:
                 return
             last_s = time.monotonic()
             if given:
-                _fork(asked, json.loads(message), given)
-                servers += 1
+                pid, handle = _fork(asked, json.loads(message), given)
+                running[handle] = pid
+                waiting.register(handle, select.POLLIN)
 
 
 def _import() -> None:
-    import model_server  # noqa: F401
-    import saved_model  # noqa: F401 - and with it TensorFlow
+    import tensorflow  # noqa: F401, I001 - all of it, as a job needs it
+    import saved_model  # noqa: F401
     import uvicorn  # noqa: F401
 
 
-def _fork(asked: socket.socket, server: dict, given: list[int]) -> None:
-    number = os.fork()
-    if number == 0:
-        asked.close()
-        _be(server, given)
-    handle = os.pidfd_open(number)
-    socket.send_fds(asked, [str(number).encode()], [handle])
-    for descriptor in (handle, *given):
+def _fork(asked: socket.socket, program: dict, given: list[int]) -> tuple[int, int]:
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        folder = program.pop("supervises", None)
+        if folder is None:
+            forks.become(**program, streams=tuple(given))
+        _supervise(Path(folder), program, given)
+    handle = os.pidfd_open(pid)
+    socket.send_fds(asked, [str(pid).encode()], [handle])
+    for descriptor in given:
         os.close(descriptor)
+    return pid, handle
 
 
-def _be(server: dict, given: list[int]) -> None:
-    """The server's own life; it never returns."""
+def _supervise(folder: Path, program: dict, given: list[int]) -> None:
+    """A replica's supervisor, which keeps what is imported for the replica."""
     code = 1
     try:
-        os.setsid()
-        for place, descriptor in enumerate([*given, given[1]]):
-            os.dup2(descriptor, place)
-        for descriptor in given:
-            os.close(descriptor)
-        _show(server["command"])
-        os.environ.clear()
-        os.environ.update(server["env"])
-        tempfile.tempdir = None
-        os.chdir(server["cwd"])
-        if server["sandbox"]:
-            import sandbox
-
-            sandbox.enter(server["sandbox"])
-        sys.argv = server["command"][1:]
-        import model_server
-
-        model_server.main()
+        forks.enter(**program, streams=tuple(given))
+        replica.main(folder, forks.fork)
         code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        if isinstance(error.code, str):
-            print(error.code, file=sys.stderr)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
-
-
-def _show(command: list[str]) -> None:
-    """What `ps` shows: the command that would have been started, in the place of our own."""
-    with open("/proc/self/stat") as file:
-        start, end = map(int, file.read().rpartition(")")[2].split()[45:47])
-    words = b"\0".join(map(os.fsencode, command))[: end - start - 1]
-    ctypes.memmove(start, words.ljust(end - start, b"\0"), end - start)
+        forks.end(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 on FOLDER/pid while it lives, appends every output line to the log, and leaves FOLDER/exit.json
 ({"code", "last"}: 128 + N for signal N; stderr's last line) when the last process is gone.
 SIGTERM goes to the main process; after the grace time, or at once on SIGUSR1, all are killed.
+Where it is a fork itself (nursery.py), the last command may be one, too: spec.json's `fork`.
 """
 
 import contextlib
@@ -16,13 +17,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 LINE_BYTES = 16_384
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, fork: Callable | None = None) -> None:
     with open(folder / "pid", "a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         held.truncate(0)
@@ -30,14 +32,18 @@ def main(folder: Path) -> None:
         held.flush()
         spec = json.loads((folder / "spec.json").read_text())
         log = Log(Path(spec["log"]))
-        code = run(spec, log)
+        code = run(spec, log, fork)
         part = folder / "exit.part"
         part.write_text(json.dumps({"code": code, "last": log.last}))
         part.replace(folder / "exit.json")
 
 
-def run(spec: dict, log: "Log") -> int:
-    """The commands, one after the other, each to the end of all it started; the exit code."""
+def run(spec: dict, log: "Log", fork: Callable | None = None) -> int:
+    """The commands, one after the other, each to the end of all it started; the exit code.
+
+    Args:
+        fork: starts a program (forks.py); None where each is a process from the beginning.
+    """
     child, stopped = None, False
 
     def stop(*_) -> None:
@@ -54,11 +60,14 @@ def run(spec: dict, log: "Log") -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # orphans become ours, so none is lost
     for command in spec["commands"]:
         try:
-            child = subprocess.Popen(
-                command, env=spec["env"], cwd=spec["cwd"], stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
-            )  # fmt: skip
+            if fork and spec.get("fork") and command is spec["commands"][-1]:
+                child = fork(spec["fork"], spec["env"], spec["cwd"])
+            else:
+                child = subprocess.Popen(
+                    command, env=spec["env"], cwd=spec["cwd"], stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                    preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+                )  # fmt: skip
         except OSError as error:
             log.write(f"exec: {command[0]!r}: {error.strerror}", "ERROR")
             return 127 if isinstance(error, FileNotFoundError) else 126

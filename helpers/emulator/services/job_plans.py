@@ -10,16 +10,32 @@ from pathlib import Path
 
 from helpers.emulator.front import callers, discovery, honoured_fields
 from helpers.emulator.front.calls import ApiError, Cloud, project_number
-from helpers.emulator.services import buckets, builds, environments, logs, ports
+from helpers.emulator.servers.packages import SITE
+from helpers.emulator.services import buckets, builds, environments, logs, nursery, ports
 from helpers.emulator.services.replicas import Replica, grace_s
 
 SEARCH = r"\$PATH\b|\$\{PATH\}"  # what a Dockerfile's ENV adds to
 POOLS = ("chief", "worker", "ps", "evaluator")
+ENTRY = "helpers.inside.main"  # what runs a notebook: in a process that this one starts
 # Images whose work this machine's own Python and packages can do.
 PYTHON_IMAGE = re.compile(
     r"(((docker|mirror\.gcr)\.io/)?(library/)?(tensorflow/tensorflow|python)|[a-z]+-docker\.pkg\.dev/vertex-ai/"
     r"training/.+|gcr\.io/(cloud-aiplatform/training|deeplearning-platform-release)/.+)(:[\w.-]+)?"
 )
+
+
+def wants_tensorflow(cloud: Cloud, spec: dict) -> bool:
+    """Whether an image of the job has it.
+
+    Raises:
+        ApiError: an image can't be had.
+    """
+    for pool in filter(None, spec["workerPoolSpecs"]):
+        image = _image(cloud, _uri(pool))
+        packages = environments.base_requirements(image.base) + image.packages
+        if any(re.match(r"=*tensorflow(-cpu)?\b(?!-)", package) for package in packages):
+            return True
+    return False
 
 
 def plan(
@@ -42,7 +58,7 @@ def plan(
         machine = pool.get("machineSpec", {}).get("machineType", "machine")
         said[f"{machine} is not emulated; this machine has {os.cpu_count()} cores."] = True
         task = pool.get("containerSpec") or pool["pythonPackageSpec"]
-        image = _image(cloud, task.get("imageUri") or task["executorImageUri"])
+        image = _image(cloud, _uri(pool))
         if not image.root:
             said[f"{image.base}: this machine's Python {sys.version.split()[0]} runs it."] = True
         own, image = _own(cloud, replica.home, image)
@@ -65,12 +81,24 @@ def plan(
             "commands": [own.hidden(command, **mounted) for command in commands], "env": env,
             "cwd": image.inside(image.workdir) if image.root else str(replica.home / "work"),
             "log": f"{logs.folder(cloud, 'ml_job', name) / replica.home.name}.jsonl",
-            "grace_s": grace_s(),
+            "grace_s": grace_s(), "fork": _fork(cloud, own, commands[-1], env, mounted),
         })  # fmt: skip
     known = discovery.schemas("aiplatform.v1")
     ignored = honoured_fields.without_effect(known, "GoogleCloudAiplatformV1CustomJobSpec", spec)
     listed = ", ".join(sorted(ignored - {"machineType"}))  # which every job has
     return specs, "\n".join([*said, *([f"Accepted without effect: {listed}."] if listed else [])])
+
+
+def _fork(
+    cloud: Cloud, own: environments.Environment, command: list[str], env: dict, mounted: dict
+) -> dict | None:
+    """What a replica's last program is as a fork; None where that might make a difference."""
+    ours = command[0] == own.python and re.match(r"-m$|[^-]", "".join(command[1:2]))
+    brings = nursery.POSSIBLE and (own.view / SITE / "tensorflow").exists()
+    if not (ours and brings) or nursery.late(env):
+        return None
+    sandbox = own.sandbox(**mounted, read=[nursery.view(cloud)])
+    return {"command": command, "sandbox": sandbox and str(sandbox), "ahead": ENTRY in command}
 
 
 def _environment(
@@ -94,6 +122,11 @@ def _environment(
         task = {"type": POOLS[replica.pool], "index": replica.index}
         env["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task} | about)
     return env
+
+
+def _uri(pool: dict) -> str:
+    task = pool.get("containerSpec") or pool["pythonPackageSpec"]
+    return task.get("imageUri") or task["executorImageUri"]
 
 
 def _image(cloud: Cloud, uri: str) -> builds.Image:

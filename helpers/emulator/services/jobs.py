@@ -37,6 +37,7 @@ class Run:
     name: str
     spec: dict
     replicas: list[Replica]
+    waits: bool = False  # for what its programs import
     started: bool = False
     deadline_s: float = math.inf  # Unix time
     asked: dict | None = None  # cancel: the error to end with
@@ -216,7 +217,7 @@ def _take_back(run: Run, taken: list[Replica]) -> None:
     for replica in taken:
         run.say(f"The replica {replica.home.name} was preempted. {again}.", "WARNING")
         if not _whole(run):
-            replica.again(preemptions=replica.preemptions + 1)
+            replica.again(run.cloud, preemptions=replica.preemptions + 1)
     if _whole(run):
         run.stop("PREEMPTED")
 
@@ -237,7 +238,7 @@ def _recover(run: Run, ends: list[dict | None]) -> None:
     if again and not _whole(run) and replica.restarts < WORKER_RESTARTS:
         count = replica.restarts + 1
         run.say(f"{message} Restart {count} of {WORKER_RESTARTS}.", "WARNING")
-        replica.again(restarts=count)
+        replica.again(run.cloud, restarts=count)
     elif again and replica.attempt < JOB_RESTARTS:
         count = f"{replica.attempt + 1} of {JOB_RESTARTS}"
         run.say(f"{message} Restarting the whole job, {count}.", "WARNING")
@@ -247,16 +248,21 @@ def _recover(run: Run, ends: list[dict | None]) -> None:
 
 
 def _begin(run: Run) -> None:
-    run.move("PENDING")
     try:
+        if not run.waits:
+            run.move("PENDING")
+            run.waits = job_plans.wants_tensorflow(run.cloud, run.spec)
+            if run.waits:
+                _soon_served(run)
+        if run.waits and nursery.importing():
+            return
         specs, said = job_plans.plan(run.cloud, run.name, run.spec, run.replicas, run.identify())
     except ApiError as error:
         run.ending = ("FAILED", error.rpc())
         return
     run.say(said)
     for replica, spec in zip(run.replicas, specs, strict=True):
-        replica.launch(spec)
-    _soon_served(run)
+        replica.launch(run.cloud, spec)
     run.set_deadline(run.move("RUNNING", startTime=now()))
     run.started = True
 
@@ -271,9 +277,9 @@ def _finish(run: Run) -> None:
     elif state in ("RESTART", "PREEMPTED"):
         for replica in run.replicas:
             if state == "RESTART":
-                replica.again(attempt=replica.attempt + 1, restarts=0)
+                replica.again(run.cloud, attempt=replica.attempt + 1, restarts=0)
             else:
-                replica.again(preemptions=replica.preemptions + 1)
+                replica.again(run.cloud, preemptions=replica.preemptions + 1)
         return
     callers.revoke(run.cloud, run.name)
     for replica in run.replicas:

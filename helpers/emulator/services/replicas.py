@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from helpers.emulator.front.calls import Cloud
 from helpers.emulator.servers import PROGRAMS
+from helpers.emulator.services import nursery
 
 KILL_S = 5  # a process that the system can't end keeps nobody waiting for longer
 KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")  # nothing else of the server's environment
@@ -33,7 +35,8 @@ class Replica:
     restarts: int = 0  # of this worker, in this attempt
     preemptions: int = 0  # these are counted for the folder's name alone
     told: bool = False  # that its machine is taken back
-    process: subprocess.Popen | None = None  # None: not started, or by an earlier local cloud
+    # None: not started, or by an earlier local cloud
+    process: subprocess.Popen | nursery.Forked | None = None
 
     @property
     def folder(self) -> Path:
@@ -50,17 +53,21 @@ class Replica:
         self.attempt, self.restarts, self.preemptions = max(tries, default=(0, 0, 0))
         return bool(tries)
 
-    def launch(self, spec: dict) -> None:
+    def launch(self, cloud: Cloud, spec: dict) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "spec.json").write_text(json.dumps(spec))
-        program = [sys.executable, "-I", "-S", PROGRAMS / "replica.py", self.folder]
+        words = [sys.executable, "-I", "-S", str(PROGRAMS / "replica.py"), str(self.folder)]
+        program = {"command": words, "env": kept(), "cwd": "/", "supervises": self.folder}
         with open(self.folder / "supervisor.log", "ab") as said:
-            self.process = subprocess.Popen(
-                program, env=kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                start_new_session=True,
-            )  # fmt: skip
+            if spec.get("fork"):
+                self.process = nursery.supervise(cloud, program, said.fileno())
+            if self.process is None:
+                self.process = subprocess.Popen(
+                    words, env=kept(), cwd="/", stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                    start_new_session=True,
+                )  # fmt: skip
 
-    def again(self, **counted: int) -> None:
+    def again(self, cloud: Cloud, **counted: int) -> None:
         """Start it as it was before: same name, same ports, same environment."""
         spec = json.loads((self.folder / "spec.json").read_text())
         for name, count in counted.items():
@@ -68,7 +75,8 @@ class Replica:
         if self.told:
             self.mark.unlink(missing_ok=True)
             self.told = False
-        self.launch(spec)
+        self.process = None
+        self.launch(cloud, spec)
 
     def pid(self) -> int | None:
         """The supervisor's, while it lives."""

@@ -28,6 +28,7 @@ from helpers.emulator.services import builds, environments, logs, nursery, ports
 PREBUILT = re.compile(
     r"[a-z]+-docker\.pkg\.dev/vertex-ai/prediction/(tf2|sklearn)-[cg]pu\.[\w:.-]+"
 )
+SERVER = str(PROGRAMS / "model_server.py")
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (200|[45]\d\d) [ -~]*\r\n")
 HEADER = re.compile(rb"([!#-'*+.0-9A-Z^-z|~-]+): ?([!-~](?:[ -~]*[!-~])?)")
 REQUEST = b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
@@ -175,9 +176,11 @@ class ModelServer:
         command, work = self._command(own.python), self.home / "work"
         environment = own.variables | self.variables | callers.variables(self.cloud)
         environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        if not self.spec.get("env"):  # TensorFlow may read its variables as it is imported
-            sandbox = own.sandbox(read=[self.folder])
-            forked = nursery.fork(self.cloud, command, env=environment, cwd=work, sandbox=sandbox)
+        # TensorFlow may read variables as it is imported
+        if command[1:2] == [SERVER] and not self.spec.get("env"):
+            sandbox = own.sandbox(read=[self.folder, nursery.view(self.cloud)])
+            program = {"command": command, "env": environment, "cwd": work, "sandbox": sandbox}
+            forked = nursery.serve(self.cloud, program)
             if forked:
                 return forked
         return subprocess.Popen(
@@ -212,7 +215,7 @@ class ModelServer:
             ApiError: an image that can't be emulated, or one Google's health checks won't reach.
         """
         uri, spec = self.spec["imageUri"], self.spec
-        ours = [python, str(PROGRAMS / "model_server.py")]
+        ours = [python, SERVER]
         prebuilt = PREBUILT.fullmatch(uri)
         if prebuilt and prebuilt[1] == "sklearn":  # takes all from the environment
             return [*ours[:-1], str(PROGRAMS / "sklearn_server.py")]

@@ -1,0 +1,24 @@
+"""A measurement in a process of its own, which finds TensorFlow imported: a fork of one that has
+done nothing else."""
+
+import multiprocessing
+import re
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["tests.bench.train"])
+
+
+def run(measure: Callable[..., dict], *arguments) -> dict:
+    """What a function gives there."""
+    with ProcessPoolExecutor(1, mp_context=_forks) as process:
+        return process.submit(measure, *arguments).result()
+
+
+def peak_mb() -> float:
+    """The most memory that this process had."""
+    # not getrusage: a process starts with its parent's peak there
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
