@@ -1,7 +1,7 @@
 """`make run` beside what no drive can avoid, and where the time of its training job goes.
 
-The sum: TensorFlow imported twice, in the job and in the server, one after the other, the training
-itself, and the start of a server that has it imported. Each is measured here, alone.
+The sum: TensorFlow imported twice, one after the other, the training itself, and the start of a
+server that has it imported. Each is measured here, alone.
 """
 
 import os
@@ -22,13 +22,15 @@ ROOT = Path(__file__).parents[2]
 DRIVES = 3
 NOTE = """`make run` three times on one local cloud, the first of them an empty one: the second and
 the third also compare the new version with the running one. Seconds; `of the sum` is the share of
-what can't be avoided. What a drive takes beyond it: kernels that start one after the other (0.3 s
-each), pandas, Matplotlib and Google's client imported in each of them (0.6 to 0.9 s), the job's own
-process and kernel, the table read and looked at, baselines and pictures twice, in 01 and in the
-job; and 01 trains beside the job on the same two cores. Tried: 01 at a lower priority, which makes
-it end later and so be beside the job for longer; kernels that wait for nothing (0.25 s less each,
-kept). Below: a job of the last drive from its submission to the moment its caller saw it end, by
-the times that the job, its notebook and the bucket carry."""
+what can't be avoided where each process imports TensorFlow by itself. The local cloud's jobs and
+servers are forks of a process that has it imported, which the first drive waits for. What a drive
+takes beyond its training: kernels that start one after the other (0.3 s each), pandas, Matplotlib
+and Google's client imported in each of them (0.6 to 0.9 s), TensorFlow imported in 01, the table
+read and looked at, baselines and pictures twice, in 01 and in the job; and 01 trains beside the job
+on the same two cores. Tried: 01 at a lower priority, which makes it end later and so be beside the
+job for longer; kernels that wait for nothing (0.25 s less each, kept). Below: a job of the last
+drive from its submission to the moment its caller saw it end, by the times that the job, its
+notebook and the bucket carry."""
 STAGE = re.compile(r"(?m)^(\w+) +([\d.]+) s$")
 FIT, REST = "model.fit(", "pictures, scores and export"
 PARTS = {"import keras": "TensorFlow imported, the model built", FIT: "trained"}

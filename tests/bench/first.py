@@ -18,8 +18,9 @@ NOTE = """\
 `quickstart.ipynb` with its own parameters, in an empty folder, with an empty local cloud, in a
 fresh kernel; seconds from the start of the run to the end of the cell. What pip takes in Colab
 comes before it. Three turns, each with a cloud of its own. What can't be avoided up to the first
-answer: TensorFlow imported in the kernel and in the job, one after the other, both trainings, and a
-server's start."""
+answer where each process imports TensorFlow by itself: two imports, one after the other, both
+trainings, and a server's start. Here the local cloud imports it beside the notebook's own import,
+and its job and server are forks."""
 LEAST = "what can't be avoided, the sum"
 CELLS = {  # what a cell does -> what stands in it
     "the prototype is trained": "model.fit(",

@@ -106,8 +106,8 @@ class App:
             result = await run_in_threadpool(handler, call)
         if isinstance(result, Response):
             return result
-        answer = discovery.known(method, result)
-        return _json(partial.select(answer, query["fields"]) if query.get("fields") else answer)
+        asked = query.get("fields")
+        return _json(discovery.known(method, partial.select(result, asked) if asked else result))
 
     def idle(self) -> bool:
         """Nothing asked for half an hour, and nothing under way."""

@@ -55,7 +55,7 @@ def describe(cloud: Cloud, bucket: str, name: str, row: dict | None = None) -> d
     with LOCK:
         row = row or cloud.state.get(f"gs://{bucket}/{name}")
         try:
-            found = path.stat()
+            found = os.stat(path)
         except OSError:
             found = None
         if found is None or not stat.S_ISREG(found.st_mode):
