@@ -48,8 +48,9 @@ def layout(path: Path, source: str, notes: list[str], *, alone: bool = False) ->
     if alone and all(len(_records(first, separator)[0]) == 1 for separator in SEPARATORS):
         name = _records(first, LONE)[0][0]
         return Layout(encoding, LONE, 0, (name,), frozenset({name}))
-    found = {separator: _records(text, separator) for separator in SEPARATORS}
-    separator = max(SEPARATORS, key=lambda separator: _fit(found[separator]))
+    there = [separator for separator in SEPARATORS if separator in text] or SEPARATORS
+    found = {separator: _records(text, separator) for separator in there}
+    separator = max(there, key=lambda separator: _fit(found[separator]))
     records = found[separator]
     above = _above(records)
     header = records[above]
@@ -95,17 +96,20 @@ def _records(text: str, separator: str, most: int = RECORDS) -> list[list[str]]:
 
 def _worded(text: str, separator: str, above: int, names: tuple[str, ...]) -> frozenset[str]:
     """The columns that hold what is no number, as far as the head of the file shows it."""
-    worded = set()
-    for record in _records(text, separator, LOOKED_AT)[above + 1 :]:
-        for name, cell in zip(names, record, strict=False):
-            if name not in worded and cell.strip() not in GAPS and not _is_number(cell):
-                worded.add(name)
-    return frozenset(worded)
+    records = _records(text, separator, LOOKED_AT)[above + 1 :]
+    columns = zip(names, itertools.zip_longest(*records, fillvalue=""), strict=False)
+    return frozenset(name for name, cells in columns if not _are_numbers(cells))
 
 
-def _is_number(cell: str) -> bool:
+def _are_numbers(cells: tuple[str, ...]) -> bool:
+    """Whether they are numbers, or words for gaps."""
+    return _is_number(*cells) or all(cell.strip() in GAPS or _is_number(cell) for cell in cells)
+
+
+def _is_number(*cells: str) -> bool:
     try:
-        float(cell)
+        for cell in cells:
+            float(cell)
     except ValueError:
         return False
     return True

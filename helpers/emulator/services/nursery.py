@@ -213,6 +213,8 @@ def _end() -> None:
     nursery, _nursery = _nursery, None
     if nursery:
         nursery.asked.close()
+        if not nursery.greeted:  # it imports, and has no forks
+            nursery.process.kill()
         try:
             nursery.process.wait(timeout=5)
         except subprocess.TimeoutExpired:
