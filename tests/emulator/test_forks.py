@@ -247,6 +247,25 @@ def test_jobs_outlive_the_local_cloud_and_the_process_they_come_from(start_emula
     assert "ended without an exit code" in ended(second, lost)["error"]["message"]
 
 
+def test_a_job_waits_for_the_import_that_is_begun_again_where_it_ended(start_emulator):
+    running = start_emulator("state", "--ahead")
+    importing = until(lambda: _nursery(running))
+    importing.suspend()
+    waiting, cancelled = run(running, "print('here')"), run(running, "")
+    until(lambda: get(running, waiting)["state"] == "JOB_STATE_PENDING")
+    jobs(running).cancel(name=cancelled).execute()
+    assert ended(running, cancelled)["state"] == "JOB_STATE_CANCELLED"
+    assert get(running, waiting)["state"] == "JOB_STATE_PENDING"
+    importing.kill()
+    assert ended(running, waiting)["state"] == "JOB_STATE_SUCCEEDED"
+    assert lines(running, waiting) == ["True", "here"]
+
+
+def _nursery(running: Emulator) -> psutil.Process | None:
+    children = psutil.Process(running.process.pid).children()
+    return next((c for c in children if any("nursery.py" in word for word in c.cmdline())), None)
+
+
 @pytest.mark.skipif(not HIDES, reason="this system gives no namespaces")
 def test_it_sees_no_other_files(cloud, tmp_path):
     mine = tmp_path / "mine"

@@ -89,3 +89,4 @@ def _supervise(folder: Path, program: dict, given: list[int]) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's is for the local cloud
     main()
+    os._exit(0)  # without the second that it takes to free what an import made

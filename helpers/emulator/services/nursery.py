@@ -16,8 +16,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from helpers.emulator.front import calls
@@ -51,11 +52,17 @@ class Nursery:
     process: subprocess.Popen
     asked: socket.socket
     view: Path
+    begun_s: float = field(default_factory=time.monotonic)
     greeted: bool = False
 
     def settled(self) -> bool:
-        """Whether it has imported all, or ended meanwhile."""
-        return self.greeted or bool(select.select([self.asked], [], [], 0)[0])
+        """Whether it has imported all, has ended meanwhile, or takes too long."""
+        if self.greeted or time.monotonic() > self.begun_s + ANSWER_S:
+            return True
+        try:
+            return _readable(self.asked, 0)
+        except (OSError, ValueError):  # closed meanwhile
+            return True
 
     def greet(self) -> None:
         """Wait until it has imported all.
@@ -90,9 +97,13 @@ class Forked:
             signal.pidfd_send_signal(self._handle.fileno(), signal.SIGKILL)
 
     def _ended(self, timeout_s: float | None) -> int | None:
-        waiting = select.poll()
-        waiting.register(self._handle, select.POLLIN)
-        return 0 if waiting.poll(None if timeout_s is None else timeout_s * 1000) else None
+        return 0 if _readable(self._handle, timeout_s) else None
+
+
+def _readable(what: socket.socket | io.FileIO, timeout_s: float | None) -> bool:
+    waiting = select.poll()
+    waiting.register(what, select.POLLIN)
+    return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
 
 _nursery: Nursery | None = None

@@ -176,8 +176,8 @@ class ModelServer:
         command, work = self._command(own.python), self.home / "work"
         environment = own.variables | self.variables | callers.variables(self.cloud)
         environment |= {"AIP_HTTP_PORT": str(self.port), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        # TensorFlow may read variables as it is imported
-        if command[1:2] == [SERVER] and not self.spec.get("env"):
+        ours = nursery.POSSIBLE and command[1:2] == [SERVER]
+        if ours and not nursery.late(environment):
             sandbox = own.sandbox(read=[self.folder, nursery.view(self.cloud)])
             program = {"command": command, "env": environment, "cwd": work, "sandbox": sandbox}
             forked = nursery.serve(self.cloud, program)
