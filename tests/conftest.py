@@ -48,8 +48,8 @@ class _NoTensorFlow:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: tests wait for processes they started."""
-    return (os.cpu_count() or 1) + 1
+    """Two workers more than cores: tests wait for processes they started."""
+    return (os.cpu_count() or 1) + 2
 
 
 class _ByWhatTheyShare(LoadScopeScheduling):
