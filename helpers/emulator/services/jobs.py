@@ -284,7 +284,7 @@ def _finish(run: Run) -> None:
     callers.revoke(run.cloud, run.name)
     for replica in run.replicas:
         shutil.rmtree(replica.home / "tmp", ignore_errors=True)
-    if state == "SUCCEEDED":
+    if state == "SUCCEEDED" and run.waits:
         _soon_served(run)
     run.move(state, endTime=now(), **({"error": error} if error else {}))
     del _runs[run.name]
