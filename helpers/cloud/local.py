@@ -52,12 +52,13 @@ def _running() -> dict:
             f"The local cloud needs {', '.join(missing)}. "
             'Install them with: pip install "colab-to-cloud[local]"'
         )
+    program = [sys.executable, "-m", "helpers.emulator", "serve", f"--state={folder}"]
+    program += ["--ahead"] * (os.environ.get("LOCAL_CLOUD_AHEAD") != "0")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(folder / "emulator.log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "helpers.emulator", "serve", "--ahead", f"--state={folder}"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                program, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | {"PYTHONPATH": str(PACKAGE.parent)},
             )  # fmt: skip
     except OSError as error:

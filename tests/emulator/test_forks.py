@@ -9,6 +9,7 @@ import textwrap
 import psutil
 import pytest
 
+import helpers
 from tests.emulator.conftest import Emulator, start, until
 from tests.emulator.test_isolation import HIDES
 from tests.emulator.test_jobs import ended, get, jobs, lines, submit
@@ -259,6 +260,17 @@ def test_a_job_waits_for_the_import_that_is_begun_again_where_it_ended(start_emu
     importing.kill()
     assert ended(running, waiting)["state"] == "JOB_STATE_SUCCEEDED"
     assert lines(running, waiting) == ["True", "here"]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_notebooks_local_cloud_imports_before_it_is_asked(empty_cloud, monkeypatch, ahead):
+    if ahead:
+        monkeypatch.delenv("LOCAL_CLOUD_AHEAD")
+    helpers.connect("local")
+    cloud = psutil.Process(json.loads((empty_cloud / "emulator.json").read_text())["pid"])
+    assert ("--ahead" in cloud.cmdline()) == ahead
+    if ahead:
+        until(lambda: any("nursery.py" in " ".join(child.cmdline()) for child in cloud.children()))
 
 
 def _nursery(running: Emulator) -> psutil.Process | None:
