@@ -603,7 +603,8 @@ def test_parameters_of_queries_are_refused_or_have_no_effect(send, name):
             status, answer = send(method, body, query)
             assert (status, key in answer["error"]["message"]) == (501, True), answer
         elif kind == "without effect" and method.about["httpMethod"] == "GET":
-            assert send(method, body, query) == send(method, body), key
+            # what a test before has left may change meanwhile
+            until(lambda query=query: send(method, body, query) == send(method, body))
 
 
 def test_docs_fidelity_shows_the_tables():

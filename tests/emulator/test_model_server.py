@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from helpers.emulator.servers import PROGRAMS
@@ -195,8 +196,11 @@ def test_more_large_requests_than_fit_are_refused_not_kept(numbers):
     clients = [socket.create_connection(("127.0.0.1", numbers.port), 60) for _ in range(100)]
     for client in clients:
         client.sendall(head.encode() + body[:-1])
+    server = psutil.Process(numbers.process.pid)
+    server.suspend()  # so that it finds all of them complete at one look
     for client in clients:
         client.sendall(body[-1:])
+    server.resume()
     states = []
     for client in clients:
         with client, http.client.HTTPResponse(client) as answer:
