@@ -49,11 +49,11 @@ def drive(epochs: dict) -> None:
     def said(name: str, seconds: float) -> None:
         print(f"{name:14} {seconds:5.1f} s", flush=True)
 
-    with ThreadPoolExecutor(3) as pool:
-        prototype = pool.submit(run, "01_prototype", epochs)
+    with ThreadPoolExecutor(2) as pool:
         helpers.connect("local")  # starts it, before two notebooks ask for it at once
         train = pool.submit(run, "02_train", local | epochs)
         setup = pool.submit(run, "00_setup", local)
+        prototype = pool.submit(run, "01_prototype", epochs)  # when 00 is done
         said("00_setup", setup.result())
         said("01_prototype", prototype.result())
         said("02_train", train.result())
