@@ -19,7 +19,7 @@ import helpers
 from tests.bench.least import least_s, moment
 
 ROOT = Path(__file__).parents[2]
-DRIVES = 3
+DRIVES, TRIALS, EPOCHS = 3, 8, 10
 NOTE = """`make run` three times on one local cloud, the first of them an empty one: the second and
 the third also compare the new version with the running one. Seconds; `of the sum` is the share of
 what can't be avoided where each process imports TensorFlow by itself. The local cloud's jobs and
@@ -66,6 +66,7 @@ def _rows(state: Path) -> list[dict]:
     found += [(f"{number}. drive", drive["all"]) for number, drive in enumerate(drives, 1)]
     found += [(name, seconds) for name, seconds in drives[-1].items() if name != "all"]
     found += [("registered and deployed", registered_s + deployed_s)]
+    found += [(f"more/tune, {TRIALS} trials of {EPOCHS} epochs, the best trained anew", _tuned_s())]
     found += [("02 beside its training", drives[-1]["02_train"] - trained_s)]
     found += [(f"can't be avoided: {name}", seconds) for name, seconds in parts.items()]
     found += [(f"job: {name}", seconds) for name, seconds in timeline(state, job).items()]
@@ -74,6 +75,13 @@ def _rows(state: Path) -> list[dict]:
          "of the sum": f"{seconds / least:.2f}" if "drive" in what else ""}
         for what, seconds in found
     ]  # fmt: skip
+
+
+def _tuned_s() -> float:
+    asked, start = {"CLOUD": "local", "TRIALS": TRIALS, "EPOCHS": EPOCHS}, time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="tune-") as folder:
+        helpers.run_notebook(ROOT / "notebooks/more/tune.ipynb", Path(folder, "t.ipynb"), asked)
+    return time.perf_counter() - start
 
 
 def timeline(state: Path, job) -> dict[str, float]:

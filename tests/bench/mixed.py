@@ -24,7 +24,10 @@ columns and one of numbers. In-process is the same model on one thread: over 20,
 memory; and as a program that reads the file of JSON lines, 20,000 at once, and writes one of
 answers, its start included. A batch prediction job does the same from one address in a bucket to
 another, its start included, and checks and counts every row. Peak memory is that of the local cloud
-and its processes, or of the program."""
+and its processes, or of the program. What bounds `helpers.predict` of texts: a row takes 0.54 µs of
+processor time in the model server, 0.42 of it the model's own, and 0.35 in the client, which sends
+each text once and its place in every row; on two cores that is two thirds of in-process at best.
+Tried: texts as JSON columns, a sixth as many rows a second."""
 TABLE = """
 import sys, keras, helpers
 from helpers import data
