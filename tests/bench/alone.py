@@ -2,7 +2,9 @@
 done nothing else."""
 
 import multiprocessing
+import os
 import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -13,8 +15,13 @@ _forks.set_forkserver_preload(["tests.bench.train"])
 
 def run(measure: Callable[..., dict], *arguments) -> dict:
     """What a function gives there."""
-    with ProcessPoolExecutor(1, mp_context=_forks) as process:
+    with ProcessPoolExecutor(1, mp_context=_forks, initializer=_quietly) as process:
         return process.submit(measure, *arguments).result()
+
+
+def _quietly() -> None:
+    """Its bars of progress are nobody's news; its errors come as exceptions."""
+    sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 def peak_mb() -> float:
