@@ -1,5 +1,4 @@
-"""A measurement in a process of its own, which finds TensorFlow imported: a fork of one that has
-done nothing else."""
+"""A measurement in a process of its own, quietly."""
 
 import multiprocessing
 import os
@@ -9,13 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.bench.train"])
-
 
 def run(measure: Callable[..., dict], *arguments) -> dict:
     """What a function gives there."""
-    with ProcessPoolExecutor(1, mp_context=_forks, initializer=_quietly) as process:
+    anew = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=anew, initializer=_quietly) as process:
         return process.submit(measure, *arguments).result()
 
 

@@ -24,10 +24,11 @@ columns and one of numbers. In-process is the same model on one thread: over 20,
 memory; and as a program that reads the file of JSON lines, 20,000 at once, and writes one of
 answers, its start included. A batch prediction job does the same from one address in a bucket to
 another, its start included, and checks and counts every row. Peak memory is that of the local cloud
-and its processes, or of the program. What bounds `helpers.predict` of texts: a row takes 0.54 µs of
-processor time in the model server, 0.42 of it the model's own, and 0.35 in the client, which sends
-each text once and its place in every row; on two cores that is two thirds of in-process at best.
-Tried: texts as JSON columns, a sixth as many rows a second."""
+and its processes, what they share counted once, with the process that has TensorFlow imported. What
+bounds `helpers.predict` of texts: a row takes 0.54 µs of processor time in the model server, 0.42
+of it the model's own, and 0.35 in the client, which sends each text once and its place in every
+row; on two cores that is two thirds of in-process at best. Tried: texts as JSON columns, a sixth
+as many rows a second."""
 TABLE = """
 import sys, keras, helpers
 from helpers import data
@@ -164,7 +165,7 @@ def _watched(process: psutil.Process):
             size = 0
             for one in [process, *process.children(recursive=True)]:
                 with contextlib.suppress(psutil.Error):
-                    size += one.memory_info().rss
+                    size += one.memory_full_info().pss
             peak_mb[0] = max(peak_mb[0], size / 1e6)
 
     thread = threading.Thread(target=watch)

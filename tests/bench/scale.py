@@ -1,6 +1,7 @@
 """Training on larger tables: examples a second and peak memory, each turn a process of its own."""
 
 import dataclasses
+import gc
 import statistics
 import tempfile
 from pathlib import Path
@@ -15,9 +16,10 @@ WAYS = ("article", "ours", "ours, streamed from CSV files", "limit")
 NOTE = """The built-in table's rows drawn again and again; batches of 1,024 rows (100,000) and of
 4,096 (2 million). Seven and five turns, each a process of its own, the ways interleaved; medians,
 also of the ratios, which are taken turn by turn, with the smallest and the largest of them.
-Tracing, and for files the one time they are read, is left out. Peak memory is the whole process's,
-about 700 MB of it TensorFlow and this project; the article's way and ours have the table itself in
-memory, once as pandas and once as tensors, the streamed one a sample of it. What bounds ours:
+Tracing, and for files the one time they are read, is left out, and Python's look for garbage, which
+takes as long as three epochs and comes now in one way's turn, now in another's. Peak memory is the
+whole process's, about 700 MB of it TensorFlow and this project; ours and the article's way have the
+table in memory, once as pandas and once as tensors, the streamed one a sample. What bounds ours:
 making batches takes a tenth of the processor time that training takes (0.08 s a million rows in
 memory, 0.12 s streamed, of 0.8 s), on the two cores that the steps use, too; the limit gathers rows
 inside its graph and names no columns. Tried without gain: smaller and larger pieces, a piece made
@@ -66,6 +68,7 @@ def measure(way: str, source: str, batch_size: int, epochs: int) -> dict[str, fl
 
     table = data.load(source) if "*" in source else _grown(int(source))
     train_it, seen = getattr(train, way), len(data.rows(table))
+    gc.disable()  # a look through all objects of TensorFlow takes as long as three epochs
     train_it(table, 1, batch_size)  # what only the first training of a process takes
     first, _ = train_it(table, 1, batch_size)
     second, _ = train_it(table, 1 + epochs, batch_size)
