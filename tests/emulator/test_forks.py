@@ -248,7 +248,7 @@ def test_jobs_outlive_the_local_cloud_and_the_process_they_come_from(start_emula
     assert "ended without an exit code" in ended(second, lost)["error"]["message"]
 
 
-def test_a_job_waits_for_the_import_that_is_begun_again_where_it_ended(start_emulator):
+def test_a_job_waits_for_the_import_but_not_for_one_that_has_ended(start_emulator):
     running = start_emulator("state", "--ahead")
     importing = until(lambda: _nursery(running))
     importing.suspend()
@@ -259,7 +259,13 @@ def test_a_job_waits_for_the_import_that_is_begun_again_where_it_ended(start_emu
     assert get(running, waiting)["state"] == "JOB_STATE_PENDING"
     importing.kill()
     assert ended(running, waiting)["state"] == "JOB_STATE_SUCCEEDED"
-    assert lines(running, waiting) == ["True", "here"]
+    assert lines(running, waiting) == ["False", "here"]
+
+
+def test_a_job_that_leaves_no_model_begins_no_import(start_emulator):
+    running = start_emulator()
+    assert said(running, "") == ["False"]
+    assert _nursery(running) is None
 
 
 @pytest.mark.parametrize("ahead", [True, False])

@@ -151,12 +151,15 @@ def serve(cloud: Cloud, program: dict) -> Forked | None:
 
 
 def supervise(cloud: Cloud, program: dict, said: int) -> Forked | None:
-    """The supervisor of a replica whose program is to be a fork, or None, as above.
+    """The supervisor of a replica whose program is to be a fork, or None: it is not begun for this,
+    as a program may need no TensorFlow, and other jobs would wait, too.
 
     Args:
         program: its `command`, `env` and `cwd`; `supervises`, the replica's folder.
         said: where it and its errors are written.
     """
+    if _nursery is None or _nursery.process.poll() is not None:
+        return None
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:
         made = _fork(cloud, program, [nothing, said, said])
