@@ -116,6 +116,11 @@ def base_requirements(image: str) -> list[str]:
     return ["tensorflow", "tensorflow-cpu", *tools] if "tensorflow/tensorflow" in image else tools
 
 
+def has_tensorflow(shown: Path) -> bool:
+    """Whether a view has it, by whatever name it came."""
+    return (shown / SITE / "tensorflow").exists()
+
+
 @functools.cache
 def can_hide() -> bool:
     """Whether this system gives namespaces to whoever asks."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from helpers.emulator.front import callers, discovery, honoured_fields
 from helpers.emulator.front.calls import ApiError, Cloud, project_number
-from helpers.emulator.servers.packages import SITE
 from helpers.emulator.services import buckets, builds, environments, logs, nursery, ports
 from helpers.emulator.services.replicas import Replica, grace_s
 
@@ -30,12 +29,9 @@ def wants_tensorflow(cloud: Cloud, spec: dict) -> bool:
     Raises:
         ApiError: an image can't be had.
     """
-    for pool in filter(None, spec["workerPoolSpecs"]):
-        image = _image(cloud, _uri(pool))
-        packages = environments.base_requirements(image.base) + image.packages
-        if any(re.match(r"=*tensorflow(-cpu)?\b(?!-)", package) for package in packages):
-            return True
-    return False
+    images = [_image(cloud, _uri(pool)) for pool in filter(None, spec["workerPoolSpecs"])]
+    views = (environments.view(cloud, _packages(image)) for image in images)
+    return any(map(environments.has_tensorflow, views))
 
 
 def plan(
@@ -94,7 +90,7 @@ def _fork(
 ) -> dict | None:
     """What a replica's last program is as a fork; None where that might make a difference."""
     ours = command[0] == own.python and re.match(r"-m$|[^-]", "".join(command[1:2]))
-    brings = nursery.POSSIBLE and (own.view / SITE / "tensorflow").exists()
+    brings = nursery.POSSIBLE and environments.has_tensorflow(own.view)
     if not (ours and brings) or nursery.late(env):
         return None
     sandbox = own.sandbox(**mounted, read=[nursery.view(cloud)])
@@ -158,14 +154,17 @@ def _own(
     cloud: Cloud, home: Path, image: builds.Image
 ) -> tuple[environments.Environment, builds.Image]:
     """The Python of a replica, and the image with a copy of its files that only it changes."""
-    packages = environments.base_requirements(image.base) + image.packages
-    own = environments.make(cloud, home, packages)
+    own = environments.make(cloud, home, _packages(image))
     if not image.root:
         return own, image
     root = home / "image"
     if not root.exists():
         shutil.copytree(image.root, root, symlinks=True)
     return own, replace(image, root=str(root))
+
+
+def _packages(image: builds.Image) -> list[str]:
+    return environments.base_requirements(image.base) + image.packages
 
 
 def _as_client(cloud: Cloud, home: Path, who: callers.Caller) -> str:

@@ -222,7 +222,7 @@ def stop(cloud: Cloud) -> None:
 
 
 def _end() -> None:
-    """Have it leave; the servers it forked stay, each as long as its own input is open."""
+    """Have it leave; what it forked stays: a server as long as its own input is open."""
     global _nursery
     nursery, _nursery = _nursery, None
     if nursery:
